@@ -1,0 +1,6 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+// Each bind_*.cpp adds one group of names to the module; core.cpp calls them in order.
+namespace wam::bindings {}

@@ -1,0 +1,17 @@
+#include "bind.h"
+#include "wamcore/error.h"
+#include "wamcore/version.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_core, m) {
+  py::module_::import("numpy");  // else the first array is built on a control thread, inside an import
+  m.attr("__version__") = WAMCORE_VERSION;
+  auto base = py::register_exception<wam::Error>(m, "Error", PyExc_RuntimeError);
+  py::register_exception<wam::ConfigError>(m, "ConfigError", base);
+  py::register_exception<wam::WeightError>(m, "WeightError", base);
+  py::register_exception<wam::ShapeError>(m, "ShapeError", base);
+  py::register_exception<wam::InputError>(m, "InputError", base);
+  py::register_exception<wam::DeviceError>(m, "DeviceError", base);
+  py::register_exception<wam::RobotError>(m, "RobotError", base);
+}

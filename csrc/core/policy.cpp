@@ -1,0 +1,7 @@
+#include "wamcore/policy.h"
+
+namespace wam {
+
+Policy::~Policy() = default;
+
+}  // namespace wam

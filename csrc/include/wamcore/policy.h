@@ -1,0 +1,23 @@
+#pragma once
+
+#include "wamcore/chunk.h"
+#include "wamcore/export.h"
+#include "wamcore/observation.h"
+
+namespace wam {
+
+/// Anything that turns an observation into a chunk: a Session, or a stand-in in tests. The runner knows only this.
+class WAMCORE_API Policy {
+ public:
+  virtual ~Policy();
+  /// Fills `out`. Called from one thread at a time; throws Error on bad input and leaves `out` unspecified.
+  virtual void infer(const Observation& obs, ActionChunk& out) = 0;
+  /// Seconds between the rows of a chunk.
+  virtual double dt() const = 0;
+  /// Rows of a chunk.
+  virtual int horizon() const = 0;
+  /// Joints per row.
+  virtual int dof() const = 0;
+};
+
+}  // namespace wam

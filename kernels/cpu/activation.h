@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "wamcore/kernels/gemm.h"
+
+namespace wam::kernels {
+
+// exp for float arrays: 2^n * p(r), relative error below 2e-7, so that loops over it vectorise.
+[[gnu::always_inline]] inline float fast_exp(float x) {
+  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+  const float n = __builtin_floorf(x * 1.44269504088896341f + 0.5f);
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float y = 1.9875691500e-4f;
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.0f;
+  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  return y * __builtin_bit_cast(float, bits);
+}
+
+// x * sigmoid(2u) equals 0.5 x (1 + tanh(u)), the tanh form of GELU.
+[[gnu::always_inline]] inline float gelu_tanh(float x) {
+  const float u = 0.79788456080286536f * (x + 0.044715f * x * x * x);
+  return x / (1.0f + fast_exp(-2.0f * u));
+}
+
+[[gnu::always_inline]] inline void activate(Activation kind, float* a, int64_t n) {
+  switch (kind) {
+    case Activation::none: return;
+    case Activation::gelu_tanh:
+      for (int64_t j = 0; j < n; ++j) a[j] = gelu_tanh(a[j]);
+      return;
+    case Activation::gelu_erf:
+      for (int64_t j = 0; j < n; ++j) a[j] = 0.5f * a[j] * (1.0f + std::erf(a[j] * 0.70710678118654752f));
+      return;
+    case Activation::silu:
+      for (int64_t j = 0; j < n; ++j) a[j] = a[j] / (1.0f + fast_exp(-a[j]));
+      return;
+    case Activation::relu:
+      for (int64_t j = 0; j < n; ++j) a[j] = a[j] < 0.0f ? 0.0f : a[j];
+      return;
+  }
+}
+
+}  // namespace wam::kernels

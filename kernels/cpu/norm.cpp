@@ -1,0 +1,80 @@
+#include "wamcore/kernels/norm.h"
+
+#include <cmath>
+
+#include "clones.h"
+
+namespace wam::kernels {
+namespace {
+
+// Sixteen partial sums let the compiler vectorise a reduction without fast-math.
+template <typename F>
+[[gnu::always_inline]] inline float reduce(int64_t n, F&& f) {
+  float part[16] = {};
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int64_t l = 0; l < 16; ++l) part[l] += f(i + l);
+  float total = 0.0f;
+  for (; i < n; ++i) total += f(i);
+  for (int64_t l = 0; l < 16; ++l) total += part[l];
+  return total;
+}
+
+WAMCORE_CLONES void layer_norm_rows(const LayerNormParams& p, int64_t begin, int64_t end) {
+  const int64_t n = p.cols;
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = p.x + row * p.ldx;
+    float* y = p.y + row * p.ldy;
+    const float mean = reduce(n, [&](int64_t i) { return x[i]; }) / static_cast<float>(n);
+    const float var = reduce(n, [&](int64_t i) { return (x[i] - mean) * (x[i] - mean); }) / static_cast<float>(n);
+    const float inv = 1.0f / std::sqrt(var + p.eps);
+    if (p.weight)
+      for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean) * inv * p.weight[i] + p.bias[i];
+    else
+      for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean) * inv;
+    if (p.shift) {
+      const int64_t at = (p.time_row ? p.time_row[row] : 0) * p.ldm;
+      const float *shift = p.shift + at, *scale = p.scale + at;
+      for (int64_t i = 0; i < n; ++i) y[i] = y[i] * (1.0f + scale[i]) + shift[i];
+    }
+  }
+}
+
+WAMCORE_CLONES void qk_norm_rope_rows(const QkNormRopeParams& p, int64_t begin, int64_t end) {
+  const int64_t width = p.heads * p.head_dim, half = p.head_dim / 2;
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = p.x + row * p.ldx;
+    float* y = p.y + row * p.ldy;
+    if (p.weight) {
+      const float square = reduce(width, [&](int64_t i) { return x[i] * x[i]; });
+      const float inv = 1.0f / std::sqrt(square / static_cast<float>(width) + p.eps);
+      for (int64_t i = 0; i < width; ++i) y[i] = x[i] * inv * p.weight[i];
+    } else if (y != x) {
+      for (int64_t i = 0; i < width; ++i) y[i] = x[i];
+    }
+    if (!p.cos) continue;
+    const float *c = p.cos + row * half, *s = p.sin + row * half;
+    for (int64_t head = 0; head < p.heads; ++head) {
+      float* h = y + head * p.head_dim;
+      for (int64_t i = 0; i < half; ++i) {
+        const float a = h[2 * i], b = h[2 * i + 1];
+        h[2 * i] = a * c[i] - b * s[i];
+        h[2 * i + 1] = a * s[i] + b * c[i];
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void layer_norm(const LayerNormParams& p, const Team& team) {
+  const auto [begin, end] = team.share(p.rows);
+  layer_norm_rows(p, begin, end);
+}
+
+void qk_norm_rope(const QkNormRopeParams& p, const Team& team) {
+  const auto [begin, end] = team.share(p.rows);
+  qk_norm_rope_rows(p, begin, end);
+}
+
+}  // namespace wam::kernels

@@ -1,0 +1,110 @@
+// Every fast kernel against its float64 definition, on fresh random inputs at ragged sizes.
+#include <random>
+
+#include "check.h"
+#include "wamcore/kernels/attention.h"
+#include "wamcore/kernels/gemm.h"
+#include "wamcore/kernels/norm.h"
+
+using namespace wam::kernels;
+
+namespace {
+
+std::mt19937 rng(std::random_device{}());
+std::vector<float> randn(size_t n) {
+  std::normal_distribution<float> d;
+  std::vector<float> v(n);
+  for (float& x : v) x = d(rng);
+  return v;
+}
+int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(rng); }
+
+// Runs a kernel as a team of `size`, one rank after the other (none of these kernels has a barrier inside).
+template <typename P>
+void as_team(void (*kernel)(const P&, const Team&), const P& p, int size) {
+  for (int rank = 0; rank < size; ++rank) kernel(p, Team{rank, size, nullptr, nullptr});
+}
+
+}  // namespace
+
+TEST(gemm_with_every_epilogue) {
+  for (int round = 0; round < 60; ++round) {
+    const int64_t m = pick(1, 19), n = pick(1, 90), k = pick(1, 70);
+    const auto x = randn(m * k), w = randn(n * k), bias = randn(n), residual = randn(m * n), gate = randn(3 * n);
+    std::vector<int32_t> rows(m);
+    for (auto& r : rows) r = int32_t(pick(0, 2));
+    std::vector<float> packed(packed_size(n, k)), y(m * n), want(m * n);
+    pack_weight(w.data(), n, k, packed.data());
+    GemmParams p{.x = x.data(), .w = packed.data(), .y = y.data(), .m = m, .n = n, .k = k, .ldx = k, .ldy = n};
+    p.activation = Activation(round % 5);
+    if (round & 1) p.bias = bias.data();
+    if (round & 2) p.residual = residual.data(), p.ldr = n;
+    if (round & 4) p.gate = gate.data(), p.ldg = n, p.gate_row = round & 8 ? rows.data() : nullptr;
+    as_team(gemm, p, int(pick(1, 4)));
+    p.y = want.data();
+    gemm_ref(p);
+    CHECK(check::relative_error(y, want, y.size()) < 4e-6);
+  }
+}
+
+TEST(attention_over_spans) {
+  for (int round = 0; round < 40; ++round) {
+    const int64_t rows = pick(1, 9), heads = pick(1, 4), d = 2 * pick(1, 40), spans = pick(1, 4);
+    const auto q = randn(rows * heads * d);
+    std::vector<std::vector<float>> data;
+    std::vector<KeySpan> list;
+    int64_t keys = 0;
+    for (int64_t s = 0; s < spans; ++s) {
+      const int64_t n = pick(s == 0 ? 1 : 0, 40), pad = pick(0, 3);
+      data.push_back(randn(n * (heads * d + pad)));
+      data.push_back(randn(n * heads * d));
+      list.push_back({data[2 * s].data(), data[2 * s + 1].data(), n, heads * d + pad, heads * d});
+      keys += n;
+    }
+    auto bias = randn(heads * rows * keys);
+    if (round & 4) bias[0] = -INFINITY;
+    auto out = randn(rows * heads * d), want = out;
+    AttentionParams p{.q = q.data(), .out = out.data(), .rows = rows, .heads = heads, .head_dim = d, .ldq = heads * d,
+                      .ldo = heads * d, .spans = list.data(), .span_count = spans, .scale = 1 / std::sqrt(float(d))};
+    p.accumulate = round & 1;
+    if ((round & 2) && keys > 1) p.bias = bias.data();
+    as_team(attention, p, int(pick(1, 3)));
+    p.out = want.data();
+    attention_ref(p);
+    CHECK(check::relative_error(out, want, out.size()) < 4e-6);
+  }
+}
+
+TEST(layer_norm_with_modulation) {
+  for (int round = 0; round < 24; ++round) {
+    const int64_t rows = pick(1, 7), cols = pick(2, 130);
+    const auto x = randn(rows * cols), weight = randn(cols), bias = randn(cols), shift = randn(2 * cols), scale = randn(2 * cols);
+    std::vector<int32_t> row(rows);
+    for (auto& r : row) r = int32_t(pick(0, 1));
+    std::vector<float> y(rows * cols), want(rows * cols);
+    LayerNormParams p{.x = x.data(), .y = y.data(), .rows = rows, .cols = cols, .ldx = cols, .ldy = cols};
+    if (round & 1) p.weight = weight.data(), p.bias = bias.data();
+    if (round & 2) p.shift = shift.data(), p.scale = scale.data(), p.ldm = cols, p.time_row = round & 4 ? row.data() : nullptr;
+    as_team(layer_norm, p, int(pick(1, 3)));
+    p.y = want.data();
+    layer_norm_ref(p);
+    CHECK(check::relative_error(y, want, y.size()) < 4e-6);
+  }
+}
+
+TEST(qk_norm_and_rope) {
+  for (int round = 0; round < 24; ++round) {
+    const int64_t rows = pick(1, 7), heads = pick(1, 4), d = 2 * pick(1, 40), width = heads * d;
+    const auto x = randn(rows * width), weight = randn(width), cos = randn(rows * d / 2), sin = randn(rows * d / 2);
+    std::vector<float> y(rows * width), want(rows * width);
+    QkNormRopeParams p{.x = x.data(), .y = y.data(), .rows = rows, .heads = heads, .head_dim = d, .ldx = width, .ldy = width};
+    if (round & 1) p.weight = weight.data();
+    if (round & 2) p.cos = cos.data(), p.sin = sin.data();
+    as_team(qk_norm_rope, p, int(pick(1, 3)));
+    p.y = want.data();
+    qk_norm_rope_ref(p);
+    CHECK(check::relative_error(y, want, y.size()) < 4e-6);
+  }
+}
+
+CHECK_MAIN()
