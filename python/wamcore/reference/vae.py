@@ -3,6 +3,8 @@
 A config with `patch_size` is the 2.2 kind: pixels unshuffled first, a parameter-free shortcut around every stage.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -53,7 +55,7 @@ class Encoder(Streamed):
         widths = [cfg["dim"] * m for m in [1, *cfg["dim_mult"]]]
         self.conv1 = CausalConv3d(3 * patch**2, widths[0])
         levels = []
-        for i, (c_in, c_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (c_in, c_out) in enumerate(pairwise(widths)):
             down = i < len(cfg["dim_mult"]) - 1
             temporal = down and cfg["temporal_downsample"][i]
             layers = [ResidualBlock(c_in if j == 0 else c_out, c_out) for j in range(blocks)]
@@ -80,7 +82,7 @@ class Decoder(Streamed):
         self.conv1 = CausalConv3d(cfg["z_dim"], widths[0])
         self.middle = middle(widths[0])
         levels = []
-        for i, (c_in, c_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (c_in, c_out) in enumerate(pairwise(widths)):
             up = i < len(cfg["dim_mult"]) - 1
             temporal = up and cfg["temporal_downsample"][::-1][i]
             enter = c_in // 2 if i > 0 and not wan22 else c_in  # 2.1 halves the channels as it enlarges the picture
