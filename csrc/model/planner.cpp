@@ -351,14 +351,14 @@ Plan Planner::image_context(int group) const {
   const Slice image = b.buffer("image", c.rows, c.in_features, true);
   for (size_t i = 0; i < experts_.size(); ++i) {
     const ExpertSpec& e = experts_[i];
-    const std::string id = std::to_string(i), key = e.prefix + "img_emb.proj.";
+    const std::string id = std::to_string(i), proj = e.prefix + "img_emb.proj.";
     const Slice normed = b.buffer("normed" + id, c.rows, c.in_features), mid = b.buffer("mid" + id, c.rows, c.in_features);
     const Slice wide = b.buffer("wide" + id, c.rows, e.dim), rows = b.buffer("rows" + id, c.rows, e.dim);
-    b.emit(key + "0", NormNode{image, normed, b.weight(key + "0.weight", {c.in_features}),
-                               b.weight(key + "0.bias", {c.in_features}), kEps, {}, 0, 1, {}});
-    b.linear(key + "1", normed, mid, Activation::gelu_erf);
-    b.linear(key + "3", mid, wide);
-    b.emit(key + "4", NormNode{wide, rows, b.weight(key + "4.weight", {e.dim}), b.weight(key + "4.bias", {e.dim}),
+    b.emit(proj + "0", NormNode{image, normed, b.weight(proj + "0.weight", {c.in_features}),
+                               b.weight(proj + "0.bias", {c.in_features}), kEps, {}, 0, 1, {}});
+    b.linear(proj + "1", normed, mid, Activation::gelu_erf);
+    b.linear(proj + "3", mid, wide);
+    b.emit(proj + "4", NormNode{wide, rows, b.weight(proj + "4.weight", {e.dim}), b.weight(proj + "4.bias", {e.dim}),
                                kEps, {}, 0, 1, {}});
     context_kv(b, e, static_cast<int>(i), group, c, rows);
   }
