@@ -1,8 +1,12 @@
 """The PyTorch reference on small models of our own, without golden data."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from wamcore.reference import normalize, preprocess, schedule
+from wamcore.reference.checkpoint import PARTS, load_checkpoint
 from wamcore.reference.dit import CausalWanModel, teacher_forcing_mask
 from wamcore.reference.head import ReferenceHead
 from wamcore.reference.umt5 import UmT5Encoder
@@ -190,6 +194,29 @@ def test_guidance_of_one_changes_nothing():
     torch.manual_seed(2)
     without = observe(small_head(), 1, negative=False)
     torch.testing.assert_close(with_negative.action, without.action)
+
+
+@pytest.mark.parametrize("solver", ["unipc", "euler"])
+def test_a_checkpoint_directory_is_the_same_loop(tmp_path, solver):
+    head = small_head(solver=solver, dit_step_mask=None)
+    config = {
+        "diffusion_model_cfg": DIT,
+        "text_encoder_cfg": T5,
+        "image_encoder_cfg": None,
+        "vae_cfg": VAE,
+        **head.options,
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"action_head_cfg": {"config": config}}))
+    tensors = {}
+    for name, (_, _, prefix) in PARTS.items():
+        part = getattr(head, name)
+        tensors |= {} if part is None else {prefix + k: v.contiguous() for k, v in part.state_dict().items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    loaded, actions = load_checkpoint(tmp_path), []
+    for same in (head, loaded):
+        torch.manual_seed(3)
+        actions.append(observe(same, 1).action)
+    torch.testing.assert_close(*actions)
 
 
 def test_both_solvers_find_a_straight_path():

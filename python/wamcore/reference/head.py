@@ -15,7 +15,8 @@ MASK_CHANNELS = 4  # in front of the conditioning latents: 1 where the frame is 
 
 DEFAULTS = {
     "num_inference_steps": 16,
-    "dit_step_mask": schedule.static_mask(8),  # by step number
+    "solver": "unipc",  # or "euler"
+    "dit_step_mask": schedule.static_mask(8),  # by step number; None: every step runs
     "dynamic_cache_schedule": False,  # choose the steps to skip by how much the velocity turns; overrides the mask
     "cfg_scale": 5.0,  # of the video; actions are not guided
     "sigma_shift": 5.0,
@@ -23,6 +24,11 @@ DEFAULTS = {
     "video_inference_final_noise": 0.8,
     "target_video_hw": (None, None),  # size of the pictures, pixels; None: as they come
     "num_frames": 33,  # pixel frames of a full window
+}
+
+SOLVERS = {  # noise levels and the walk over them
+    "unipc": (schedule.unipc_sigmas, schedule.UniPC),
+    "euler": (schedule.flow_match_sigmas, schedule.Euler),
 }
 
 
@@ -146,13 +152,15 @@ class ReferenceHead:
     def denoise(self, noise, state, trace):
         """Walk both modalities from noise to the next block; returns video, action and the steps that ran."""
         o, (x, a) = self.options, noise
-        sigmas_a = schedule.unipc_sigmas(o["num_inference_steps"], o["sigma_shift"])
+        table, solver = SOLVERS[o["solver"]]
+        sigmas_a = table(o["num_inference_steps"], o["sigma_shift"])
         decouple, final = o["decouple_inference_noise"], o["video_inference_final_noise"]
         sigmas_v = schedule.decoupled(sigmas_a, final) if decouple else sigmas_a
         times_v = note(trace, "timesteps_video", schedule.timesteps(sigmas_v))
         times_a = note(trace, "timesteps_action", schedule.timesteps(sigmas_a))
-        solver_v, solver_a = schedule.UniPC(sigmas_v), schedule.UniPC(sigmas_a)
-        skip = schedule.DynamicSkip() if o["dynamic_cache_schedule"] else schedule.StaticSkip(o["dit_step_mask"])
+        solver_v, solver_a = solver(sigmas_v), solver(sigmas_a)
+        mask = o["dit_step_mask"] or [True] * o["num_inference_steps"]
+        skip = schedule.DynamicSkip() if o["dynamic_cache_schedule"] else schedule.StaticSkip(mask)
         note(trace, "denoise0.y", self.conditioning(self.start, self.block))
         steps = []
         for i in range(o["num_inference_steps"]):

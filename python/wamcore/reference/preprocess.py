@@ -14,7 +14,7 @@ CROP = 0.95
 MARKERS = ("<LAPA>", "<DREAM>", "<COTRAIN>")
 
 
-def view_pixels(frames, size):
+def view_pixels(frames, size, crop=CROP):
     """Crop the centre of camera frames and resize it.
 
     Computed in float32 with the antialiased bilinear kernel of torch: the truncation at the end makes the bytes depend
@@ -23,10 +23,11 @@ def view_pixels(frames, size):
     Args:
         frames: uint8 [T, H, W, 3].
         size: (height, width) of the result, in pixels.
+        crop: part of each side that is kept.
     """
     x = frames.permute(0, 3, 1, 2).float() / 255
     height, width = x.shape[2:]
-    h, w = int(CROP * height), int(CROP * width)
+    h, w = int(crop * height), int(crop * width)
     top, left = round((height - h) / 2), round((width - w) / 2)  # halves go to the even number
     x = x[:, :, top : top + h, left : left + w]
     x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
@@ -34,22 +35,25 @@ def view_pixels(frames, size):
 
 
 def compose(views, layout):
-    """Three views of one size as one picture.
+    """Views of one size as one picture.
 
     Args:
-        views: three uint8 [T, H, W, 3], in the order of the embodiment.
-        layout: "wrist_on_top" (third view stretched over the first two) or "quad" (first, third / second, black).
+        views: uint8 [T, H, W, 3] each, in the order of the embodiment; three, or one for "single".
+        layout: "wrist_on_top" (third view stretched over the first two), "quad" (first, third / second, black) or
+            "single".
 
     Raises:
         ValueError: unknown layout.
     """
+    if layout == "single":
+        return views[0]
     first, second, third = views
     if layout == "wrist_on_top":
         return torch.cat([third.repeat_interleave(2, 2), torch.cat([first, second], 2)], 1)
     if layout == "quad":
         left, right = torch.cat([first, second], 1), torch.cat([third, torch.zeros_like(third)], 1)
         return torch.cat([left, right], 2)
-    raise ValueError(f"compose: wanted layout wrist_on_top or quad, got {layout!r}")
+    raise ValueError(f"compose: wanted layout wrist_on_top, quad or single, got {layout!r}")
 
 
 def model_pixels(images, size=None, dtype=torch.float32):

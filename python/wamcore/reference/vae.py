@@ -209,6 +209,8 @@ class CausalVae(nn.Module):
 
 def published_config(version):
     """The config of the released codec, version "2.1" or "2.2"."""
+    if version not in ("2.1", "2.2"):
+        raise ValueError(f"published_config: wanted version 2.1 or 2.2, got {version!r}")
     shared = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "temporal_downsample": [False, True, True]}
     if version == "2.1":
         return {"dim": 96, "z_dim": 16, **shared}
