@@ -1,4 +1,4 @@
-"""Parts of the world action model: rotary positions, attention, the transformer block, action and state maps."""
+"""Building blocks of the world action model: rotary positions, attention, the transformer block, action and state maps."""
 
 import math
 
@@ -6,7 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .taps import note
+
+def note(taps, name, value):
+    """Keep a value under a name, for comparison, if somebody asked for it."""
+    if taps is not None:
+        taps[name] = value
+    return value
 
 
 def sinusoid(t, freqs):

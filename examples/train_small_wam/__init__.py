@@ -1,1 +1,0 @@
-"""Trains the bundled tabletop model: data, codec, joint video-action flow, evaluation, export."""
