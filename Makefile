@@ -1,0 +1,89 @@
+# Everything a newcomer needs is `make demo` and `make test`; `make help` lists the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+BUILD  ?= build/cmake
+JOBS   ?= $(shell nproc)
+# What the tests compare with. CPU builds of torch suffice; say TORCH="torch==2.13.0 --index-url ..." for another source.
+TORCH  ?= torch==2.13.0
+LINTERS ?= ruff==0.17.6 clang-format==18.1.8
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+export PYTHON
+export CMAKE_BUILD_PARALLEL_LEVEL = $(JOBS)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+ifneq ($(shell which ccache 2>/dev/null),)
+export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
+endif
+
+# A change in any of these reinstalls the package; folders are listed so that removed files count too.
+SOURCES := $(shell find csrc kernels cmake python -not -path '*/__pycache__*' -not -name '*.so') \
+  CMakeLists.txt pyproject.toml README.md
+CXX_FILES = $(shell git ls-files 'csrc/**.h' 'csrc/**.cpp' 'kernels/**.h' 'kernels/**.cpp' 'tests/**.h' 'tests/**.cpp' \
+  'examples/**.cpp')
+
+.PHONY: help demo test build-cpp sanitize lint format clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(VENV)/.sim  ## install, then drive the simulated arm with the bundled model
+	$(BIN)/wamcore run --headless $(DEMO_ARGS)
+
+test: $(VENV)/.test build-cpp  ## everything: C++ and Python tests
+	WAMCORE_BUILD_DIR=$(abspath $(BUILD)) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+build-cpp: $(VENV)/.ready  ## the library and its C++ tests by plain CMake, in $(BUILD)
+	cmake -S . -B $(BUILD) -G Ninja -DWAMCORE_BUILD_TESTS=ON
+	cmake --build $(BUILD) --target all all_verify_interface_header_sets
+
+# -O1 keeps assertions and readable traces. Threads are checked apart: the two kinds of sanitizer exclude each other.
+SANITIZE = cmake -S . -G Ninja -DWAMCORE_BUILD_TESTS=ON -DBUILD_SHARED_LIBS=OFF \
+  -DCMAKE_BUILD_TYPE=Sanitize -DCMAKE_CXX_FLAGS_SANITIZE=-O1
+sanitize: $(VENV)/.ready  ## the C++ tests under ASan and UBSan, the threaded ones under TSan
+	$(SANITIZE) -B build/asan -DWAMCORE_SANITIZE=address,undefined
+	cmake --build build/asan --target wamcore_tests
+	ctest --test-dir build/asan --output-on-failure
+	$(SANITIZE) -B build/tsan -DWAMCORE_SANITIZE=thread
+	cmake --build build/tsan --target wamcore_threaded_tests
+	ctest --test-dir build/tsan --output-on-failure -L threads
+
+lint: $(VENV)/.lint  ## style of Python and C++
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(VENV)/.lint  ## rewrite Python and C++ in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+clean:  ## remove the environment and all builds
+	rm -rf $(VENV) build
+
+# Stamps: each file says that a step is done and newer than what it was made from.
+$(VENV)/.ready: scripts/system_packages.sh scripts/make_venv.sh pyproject.toml
+	bash scripts/system_packages.sh build
+	bash scripts/make_venv.sh $(VENV)
+	touch $@
+
+$(VENV)/.sim: $(VENV)/.ready $(SOURCES)
+	bash scripts/system_packages.sh render
+	$(BIN)/python scripts/install.py sim
+	touch $@
+
+# torch goes first, alone, so that nothing else chooses its build.
+$(VENV)/.torch: $(VENV)/.ready
+	$(BIN)/python -m pip install $(TORCH)
+	touch $@
+
+$(VENV)/.test: $(VENV)/.torch $(SOURCES)
+	bash scripts/system_packages.sh render test
+	$(BIN)/python scripts/install.py sim,test
+	touch $(VENV)/.sim $@
+
+$(VENV)/.lint: $(VENV)/.ready
+	$(BIN)/python -m pip install $(LINTERS)
+	touch $@
