@@ -1,7 +1,8 @@
 # Compile options that every target of ours shares, as one interface target.
 add_library(wamcore_options INTERFACE)
 target_compile_features(wamcore_options INTERFACE cxx_std_20)
-target_compile_options(wamcore_options INTERFACE -Wall -Wextra -Wshadow)
+target_compile_options(wamcore_options INTERFACE -Wall -Wextra -Wshadow
+  -Wno-missing-field-initializers)  # designated initialisers leave the rest at its default on purpose
 if(WAMCORE_SANITIZE)
   target_compile_options(wamcore_options INTERFACE -fsanitize=${WAMCORE_SANITIZE} -fno-omit-frame-pointer -g
     -fno-sanitize-recover=all)

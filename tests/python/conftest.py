@@ -1,5 +1,6 @@
-"""Fixtures that every Python test may use."""
+"""Fixtures that every Python test may use. The tests of the PyTorch reference are left out where torch is missing."""
 
+import importlib.util
 import os
 import subprocess
 from pathlib import Path
@@ -7,6 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+collect_ignore_glob = [] if HAS_TORCH else ["test_reference*.py"]
+
+
+def pytest_report_header():
+    return None if HAS_TORCH else "torch is not installed: test_reference*.py are left out"
 
 
 @pytest.fixture(scope="session")

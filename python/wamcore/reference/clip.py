@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .taps import note
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -61,12 +63,9 @@ class VisionTransformer(nn.Module):
     def forward(self, pixels, taps=None):
         x = self.patch_embedding(pixels).flatten(2).mT
         x = torch.cat([self.cls_embedding.expand(len(x), -1, -1), x], 1)
-        values = {"pre_norm": self.pre_norm(x + self.pos_embedding)}
-        x = values["pre_norm"]
+        x = note(taps, "pre_norm", self.pre_norm(x + self.pos_embedding))
         for i, block in enumerate(self.transformer[:-1]):
-            x = values[f"block{i}"] = block(x)
-        if taps is not None:
-            taps |= values
+            x = note(taps, f"block{i}", block(x))
         return x
 
 
@@ -84,7 +83,4 @@ class ClipVision(nn.Module):
 
     def forward(self, image, taps=None):
         """Features [B, 1 + patches, vision_dim] of an image [B, 3, H, W] in [-1, 1]."""
-        pixels = clip_pixels(image, self.visual.size)
-        if taps is not None:
-            taps["pixels"] = pixels
-        return self.visual(pixels, taps)
+        return self.visual(note(taps, "pixels", clip_pixels(image, self.visual.size)), taps)

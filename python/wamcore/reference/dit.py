@@ -1,4 +1,4 @@
-"""The world action model of DreamZero (upstream "CausalWanModel"): video, action and state tokens in one transformer."""
+"""The world action model of DreamZero ("CausalWanModel"): video, action and state tokens in one transformer."""
 
 import torch
 from torch import nn
@@ -8,12 +8,12 @@ from .dit_layers import (
     CategoryMlp,
     CausalWanAttentionBlock,
     Head,
-    note,
     rope_angles,
     sinusoid,
     time_freqs,
     video_angles,
 )
+from .taps import note
 
 FRAMES_WITHOUT_WINDOW = 21  # keys kept when local_attn_size is -1
 

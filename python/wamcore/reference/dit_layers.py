@@ -1,4 +1,4 @@
-"""Building blocks of the world action model: rotary positions, attention, the transformer block, action and state maps."""
+"""Parts of the world action model: rotary positions, attention, the transformer block, action and state maps."""
 
 import math
 
@@ -6,12 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-
-def note(taps, name, value):
-    """Keep a value under a name, for comparison, if somebody asked for it."""
-    if taps is not None:
-        taps[name] = value
-    return value
+from .taps import note
 
 
 def sinusoid(t, freqs):

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from .taps import note
+
 EPS = 1e-6
 EXACT_DISTANCES = 8  # distances below this have a bucket each
 MAX_DISTANCE = 128  # from here on all distances share the last bucket
@@ -65,11 +67,12 @@ class Block(nn.Module):
         self.attn, self.ffn = Attention(cfg), GatedFeedForward(cfg)
         self.pos_embedding = RelativePosition(cfg)
 
-    def forward(self, x, mask):
-        bias = self.pos_embedding(x.shape[1])
+    def forward(self, x, mask, taps=None, name=""):
+        bias = note(taps, f"{name}.pos_bias", self.pos_embedding(x.shape[1]))
         blocked = bias.masked_fill(mask[:, None, None] == 0, torch.finfo(x.dtype).min)
-        x = x + self.attn(self.norm1(x), blocked)
-        return x + self.ffn(self.norm2(x))
+        x = x + note(taps, f"{name}.attn", self.attn(self.norm1(x), blocked))
+        x = x + note(taps, f"{name}.ffn", self.ffn(self.norm2(x)))
+        return note(taps, name, x)
 
 
 class UmT5Encoder(nn.Module):
@@ -96,13 +99,11 @@ class UmT5Encoder(nn.Module):
         Args:
             ids: int64 [B, L], padded with anything.
             mask: int or bool [B, L], 1 for real tokens.
-            taps: optional dict that receives the value after every block.
+            taps: optional dict that receives the values of every block.
         """
         x = self.token_embedding(ids)
         for i, block in enumerate(self.blocks):
-            x = block(x, mask)
-            if taps is not None:
-                taps[f"block{i}"] = x
+            x = block(x, mask, taps, f"block{i}")
         return self.norm(x)
 
     def prompt_embedding(self, ids, mask):

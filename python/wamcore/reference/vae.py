@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .taps import note
 from .vae_constants import LATENTS_MEAN, LATENTS_STD
 from .vae_layers import (
     AverageShortcut,
@@ -60,8 +61,9 @@ class Encoder(Streamed):
             temporal = down and cfg["temporal_downsample"][i]
             layers = [ResidualBlock(c_in if j == 0 else c_out, c_out) for j in range(blocks)]
             layers += [Downsample(c_out, temporal)] if down else []
-            shortcut = AverageShortcut(c_out, 1 + temporal, 1 + down)
-            levels += [Stage("downsamples", layers, shortcut)] if wan22 else layers
+            if wan22:
+                layers = [Stage("downsamples", layers, AverageShortcut(c_in, c_out, 1 + temporal, 1 + down))]
+            levels += layers
         self.downsamples = nn.Sequential(*levels)
         self.middle = middle(widths[-1])
         self.head = head(widths[-1], 2 * cfg["z_dim"])
@@ -88,8 +90,9 @@ class Decoder(Streamed):
             enter = c_in // 2 if i > 0 and not wan22 else c_in  # 2.1 halves the channels as it enlarges the picture
             layers = [ResidualBlock(enter if j == 0 else c_out, c_out) for j in range(blocks + 1)]
             layers += [Upsample(c_out, c_out if wan22 else c_out // 2, temporal)] if up else []
-            shortcut = RepeatShortcut(c_in, c_out, 1 + temporal, 2) if up else None
-            levels += [Stage("upsamples", layers, shortcut)] if wan22 else layers
+            if wan22:
+                layers = [Stage("upsamples", layers, RepeatShortcut(c_in, c_out, 1 + temporal, 2) if up else None)]
+            levels += layers
         self.upsamples = nn.Sequential(*levels)
         self.head = head(widths[-1], 3 * patch**2)
 
@@ -102,9 +105,7 @@ class Decoder(Streamed):
 
 def tapped(module, part, x, stream, taps, name):
     for i, layer in enumerate(getattr(module, part)):
-        x = run([layer], x, stream)
-        if taps is not None:
-            taps[name.format(i)] = x
+        x = note(taps, name.format(i), run([layer], x, stream))
     return x
 
 
@@ -117,7 +118,8 @@ class CausalVae(nn.Module):
             latents_std [z_dim] (default: the published values for z_dim 16 and 48).
 
     Raises:
-        ValueError: z_dim has no published statistics and the config gives none.
+        ValueError: z_dim has no published statistics and the config gives none; or the widths of neighbouring levels
+            do not divide, which the shortcuts of the 2.2 layout need.
     """
 
     def __init__(self, cfg):
@@ -150,8 +152,7 @@ class CausalVae(nn.Module):
         # the column offset is the slower of the two in the channel order, hence the transposes
         x = per_frame(lambda v: F.pixel_unshuffle(v.mT, self.patch).mT, frames)
         x = self.encoder(x, stream, taps, chunk)
-        if taps is not None:
-            taps[f"encoder_out_chunk{chunk}"] = x
+        note(taps, f"encoder_out_chunk{chunk}", x)
         mean, std = self.statistics(x)
         latent = (self.conv1(x, stream).chunk(2, 1)[0] - mean) / std  # the log-variance is not used
         if stream is not None:
@@ -208,6 +209,8 @@ class CausalVae(nn.Module):
 
 def published_config(version):
     """The config of the released codec, version "2.1" or "2.2"."""
+    if version not in ("2.1", "2.2"):
+        raise ValueError(f"published_config: wanted version 2.1 or 2.2, got {version!r}")
     shared = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "temporal_downsample": [False, True, True]}
     if version == "2.1":
         return {"dim": 96, "z_dim": 16, **shared}

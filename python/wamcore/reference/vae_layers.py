@@ -1,7 +1,7 @@
 """Building blocks of the causal video codec: layers that work on a stream of frames and on a single frame alike.
 
-A tensor is [B, C, T, H, W] inside a stream. With `stream=None` it is [B, C, H, W], a first frame on its own: what precedes
-it is zeros, so every causal 3-tap convolution in time is a 2-D convolution with its last tap.
+A tensor is [B, C, T, H, W] inside a stream. With `stream=None` it is [B, C, H, W], a first frame on its own: what
+precedes it is zeros, so every causal 3-tap convolution in time is a 2-D convolution with its last tap.
 """
 
 import torch
@@ -141,12 +141,19 @@ class Upsample(Streamed):
         return per_frame(self.resample, x)
 
 
+def divide(who, channels, parts):
+    if channels % parts:
+        raise ValueError(f"{who}: wanted widths that divide, got {channels} channels for {parts}")
+    return channels // parts
+
+
 class AverageShortcut(Streamed):
     """Fold ft x fs x fs pixels into channels and average groups of them down to c_out ("AvgDown3D")."""
 
-    def __init__(self, c_out, ft, fs):
+    def __init__(self, c_in, c_out, ft, fs):
         super().__init__()
         self.c_out, self.ft, self.fs = c_out, ft, fs
+        divide("AverageShortcut", c_in * ft * fs * fs, c_out)
 
     def forward(self, x, stream):
         if stream is None:
@@ -164,7 +171,7 @@ class RepeatShortcut(Streamed):
     def __init__(self, c_in, c_out, ft, fs):
         super().__init__()
         self.c_out, self.ft, self.fs = c_out, ft, fs
-        self.repeats = c_out * ft * fs * fs // c_in
+        self.repeats = divide("RepeatShortcut", c_out * ft * fs * fs, c_in)
 
     def forward(self, x, stream):
         if stream is None:

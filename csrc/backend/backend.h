@@ -1,0 +1,76 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/ops.h"
+#include "backend/plan.h"
+#include "backend/weights.h"
+
+namespace wam {
+
+/// Rows [begin, begin + rows) of a K/V array.
+struct RowRange {
+  int64_t begin = 0, rows = 0;
+};
+
+/// One guidance branch's memory as a program sees it: where to read, where to write.
+struct MemoryView {
+  std::span<float* const> k, v;  // [layers], each [capacity, heads * head_dim]
+  RowRange read[3];              // oldest first; includes the written rows where the pass stores
+  int reads = 0;
+  RowRange write[2];
+  int writes = 0;
+};
+
+/// Cached K/V of the context groups of one guidance branch.
+struct ContextView {
+  struct Group {
+    float* k = nullptr;  // [layers, rows, heads * head_dim]
+    float* v = nullptr;
+    int64_t rows = 0;
+  };
+  std::span<const Group> groups;  // [experts * groups per expert], expert slowest
+  int64_t groups_per_expert = 0;
+};
+
+/// Called with each intermediate value of a run: label, data, rows, cols, row stride.
+using Tap = std::function<void(const std::string&, const float*, int64_t, int64_t, int64_t)>;
+
+/// What one run of a program works on. `external` is indexed by BufferId; entries of workspace buffers are ignored.
+struct Bindings {
+  std::span<float* const> external;
+  const MemoryView* memory = nullptr;
+  const ContextView* context = nullptr;
+  float* workspace = nullptr;     // [Program::workspace_floats()]
+  const Tap* tap = nullptr;       // slows the run down; nullptr in production
+};
+
+/// A plan made ready for one backend. Const: all that changes is in the bindings, so sessions share programs.
+class Program {
+ public:
+  virtual ~Program() = default;
+  virtual void run(const Bindings& b) const = 0;
+  virtual int64_t workspace_floats() const = 0;
+};
+
+/// Level two of a backend: packed weights and whole programs.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;
+  virtual int threads() const = 0;
+  virtual Ops& ops() = 0;
+  /// Lays the weights out as the backend likes them. Called once at load.
+  virtual std::shared_ptr<const PackedWeights> pack(const WeightTable& table, const WeightSource& source) = 0;
+  virtual std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const PackedWeights> weights) = 0;
+};
+
+/// "cpu": fused layers; "cpu-ops": the plain loop over operations that "cpu" is compared with. Throws DeviceError.
+std::shared_ptr<Backend> make_backend(const std::string& device, int threads);
+
+}  // namespace wam

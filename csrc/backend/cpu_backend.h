@@ -1,0 +1,45 @@
+#pragma once
+
+#include "backend/backend.h"
+#include "core/thread_pool.h"
+#include "wamcore/kernels/feed_forward.h"
+
+namespace wam {
+
+/// Operations on the CPU, each shared by the pool's threads.
+class CpuOps final : public Ops {
+ public:
+  explicit CpuOps(int threads) : pool_(threads) {}
+  int threads() const { return pool_.size(); }
+
+  void gemm(const kernels::GemmParams& p) override;
+  void attention(const kernels::AttentionParams& p) override;
+  void layer_norm(const kernels::LayerNormParams& p) override;
+  void qk_norm_rope(const kernels::QkNormRopeParams& p) override;
+  void activation(const kernels::ActivationParams& p) override;
+  void sinusoid(const kernels::SinusoidParams& p) override;
+  void patchify(const kernels::PatchifyParams& p) override;
+  void unpatchify(const kernels::UnpatchifyParams& p) override;
+  void modulation(const kernels::ModulationParams& p) override;
+  void combine(const kernels::CombineParams& p) override;
+  void feed_forward(const kernels::FeedForwardParams& p);
+
+ private:
+  ThreadPool pool_;
+};
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(int threads, bool fused) : ops_(threads), fused_(fused) {}
+  std::string_view name() const override { return fused_ ? "cpu" : "cpu-ops"; }
+  int threads() const override { return ops_.threads(); }
+  Ops& ops() override { return ops_; }
+  std::shared_ptr<const PackedWeights> pack(const WeightTable& table, const WeightSource& source) override;
+  std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const PackedWeights> weights) override;
+
+ private:
+  CpuOps ops_;
+  bool fused_;
+};
+
+}  // namespace wam

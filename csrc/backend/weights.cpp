@@ -1,0 +1,50 @@
+#include "backend/weights.h"
+
+#include "wamcore/error.h"
+#include "wamcore/kernels/gemm.h"
+
+namespace wam {
+
+int WeightTable::add(const std::string& name, Shape shape, WeightUse use) {
+  const auto [it, fresh] = ids_.try_emplace(name, static_cast<int>(specs_.size()));
+  if (fresh) {
+    specs_.push_back({name, std::move(shape), use});
+  } else {
+    const WeightSpec& known = specs_[static_cast<size_t>(it->second)];
+    if (known.shape != shape || known.use != use)
+      throw WeightError("WeightTable::add: " + name + " is used as " + shape_string(known.shape) + " and as " +
+                        shape_string(shape));
+  }
+  return it->second;
+}
+
+namespace {
+
+// A convolution weight [out, ...] counts as a matrix [out, product of the rest]; category weights [1, in, out] as [in, out].
+Tensor packed(const WeightSpec& spec, const Tensor& raw) {
+  const bool transposed = spec.use == WeightUse::matrix_transposed;
+  const int64_t last = spec.shape.back();
+  const int64_t n = transposed ? last : spec.shape.front(), k = raw.numel() / n;
+  Tensor out({kernels::packed_size(n, k)});
+  if (!transposed) {
+    kernels::pack_weight(raw.data<float>(), n, k, out.data<float>());
+    return out;
+  }
+  Tensor rows({n, k});
+  for (int64_t i = 0; i < k; ++i)
+    for (int64_t j = 0; j < n; ++j) rows.data<float>()[j * k + i] = raw.data<float>()[i * n + j];
+  kernels::pack_weight(rows.data<float>(), n, k, out.data<float>());
+  return out;
+}
+
+}  // namespace
+
+PackedWeights::PackedWeights(const WeightTable& table, const WeightSource& source) {
+  tensors_.reserve(table.specs().size());
+  for (const WeightSpec& spec : table.specs()) {
+    Tensor raw = source(spec.name, spec.shape);
+    tensors_.push_back(spec.use == WeightUse::vector ? std::move(raw) : packed(spec, raw));
+  }
+}
+
+}  // namespace wam

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "wamcore/tensor.h"
+
+namespace wam {
+
+/// How a weight is used, which decides how a backend lays it out.
+enum class WeightUse : uint8_t {
+  matrix,             // [out, in], a torch Linear (or a convolution flattened to it)
+  matrix_transposed,  // [in, out], y = x W
+  vector,             // read as it is
+};
+struct WeightSpec {
+  std::string name;   // the checkpoint's key
+  Shape shape;        // as in the checkpoint
+  WeightUse use = WeightUse::vector;
+};
+
+/// Every weight that the plans of one model use, by the checkpoint's key. Ids are stable, names unique.
+class WeightTable {
+ public:
+  int add(const std::string& name, Shape shape, WeightUse use);  // the same name again gives the same id
+  const std::vector<WeightSpec>& specs() const { return specs_; }
+
+ private:
+  std::vector<WeightSpec> specs_;
+  std::unordered_map<std::string, int> ids_;
+};
+
+/// Gives a tensor as float32 of exactly that shape, or throws WeightError.
+using WeightSource = std::function<Tensor(const std::string& name, const Shape& shape)>;
+
+/// Weights as the CPU kernels read them: matrices in panels, vectors as they are.
+class PackedWeights {
+ public:
+  PackedWeights(const WeightTable& table, const WeightSource& source);
+  const float* data(int id) const { return id < 0 ? nullptr : tensors_[static_cast<size_t>(id)].data<float>(); }
+
+ private:
+  std::vector<Tensor> tensors_;
+};
+
+}  // namespace wam

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+
+#include "wamcore/kernels/gemm.h"
+#include "wamcore/kernels/norm.h"
+
+namespace wam::kernels {
+
+/// x += gate * (W2 gelu_tanh(W1 (LN(x) modulated) + b1) + b2): the whole feed-forward layer in one call.
+struct FeedForwardParams {
+  float* x = nullptr;                 // [rows, dim], row stride ldx, updated in place
+  int64_t rows = 0, dim = 0, hidden = 0, ldx = 0;
+  float eps = 1e-6f;
+  const float* shift = nullptr;       // [time rows, dim], row stride ldm
+  const float* scale = nullptr;       // [time rows, dim], row stride ldm
+  const float* gate = nullptr;        // [time rows, dim], row stride ldm
+  int64_t ldm = 0;
+  const int32_t* time_row = nullptr;  // [rows]
+  const float *w1 = nullptr, *b1 = nullptr;  // packed [hidden, dim], [hidden]
+  const float *w2 = nullptr, *b2 = nullptr;  // packed [dim, hidden], [dim]
+  float* scratch = nullptr;           // [team size, kFeedForwardRows * (dim + hidden)]
+};
+
+/// Rows a thread carries through the layer at once: their hidden activations stay in its cache.
+inline constexpr int64_t kFeedForwardRows = 48;
+inline int64_t feed_forward_scratch(int64_t dim, int64_t hidden, int64_t threads) {
+  return threads * kFeedForwardRows * (dim + hidden);
+}
+
+/// Fused: every thread owns rows, so the layer needs no barrier.
+void feed_forward(const FeedForwardParams& p, const Team& team);
+
+}  // namespace wam::kernels
