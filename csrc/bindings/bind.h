@@ -3,4 +3,8 @@
 #include <pybind11/pybind11.h>
 
 // Each bind_*.cpp adds one group of names to the module; core.cpp calls them in order.
-namespace wam::bindings {}
+namespace wam::bindings {
+
+void bind_data(pybind11::module_& m);  // Observation, ActionChunk, Policy
+
+}  // namespace wam::bindings

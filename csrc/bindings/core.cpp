@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, m) {
   py::register_exception<wam::InputError>(m, "InputError", base);
   py::register_exception<wam::DeviceError>(m, "DeviceError", base);
   py::register_exception<wam::RobotError>(m, "RobotError", base);
+  wam::bindings::bind_data(m);
 }

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "wamcore/chunk.h"
 #include "wamcore/export.h"
 #include "wamcore/observation.h"
@@ -10,7 +13,8 @@ namespace wam {
 class WAMCORE_API Policy {
  public:
   virtual ~Policy();
-  /// Fills `out`. Called from one thread at a time; throws Error on bad input and leaves `out` unspecified.
+  /// Fills `out`, with the tick and time of `obs` in it. Called from one thread at a time; throws Error on bad input
+  /// and leaves `out` unspecified.
   virtual void infer(const Observation& obs, ActionChunk& out) = 0;
   /// Seconds between the rows of a chunk.
   virtual double dt() const = 0;
@@ -18,6 +22,11 @@ class WAMCORE_API Policy {
   virtual int horizon() const = 0;
   /// Joints per row.
   virtual int dof() const = 0;
+  /// Ticks, relative to the observation's, at which the model wants frames: ascending, the last is 0. The default is
+  /// the newest frame only.
+  virtual std::vector<int> frame_offsets() const;
+  /// Epoch of the chunks that count now; it changes at every reset, from any thread. The default never resets.
+  virtual uint32_t epoch() const noexcept;
 };
 
 }  // namespace wam

@@ -1,0 +1,44 @@
+#include "wamcore/limits.h"
+
+#include <cmath>
+#include <set>
+
+#include "wamcore/error.h"
+
+namespace wam {
+namespace {
+
+[[noreturn]] void refuse(const std::string& what) { throw ConfigError("JointLimits: " + what); }
+
+void check_finite(const std::vector<double>& values, const char* what, const JointLimits& limits) {
+  if (values.size() != limits.names.size())
+    refuse(std::string(what) + " has " + std::to_string(values.size()) + " entries, wanted one for each of the " +
+           std::to_string(limits.names.size()) + " joints");
+  for (size_t j = 0; j < values.size(); ++j)
+    if (!std::isfinite(values[j])) refuse(std::string(what) + " of joint '" + limits.names[j] + "' is not finite");
+}
+
+void check_rate(const std::vector<double>& values, const char* what, const JointLimits& limits) {
+  check_finite(values, what, limits);
+  for (size_t j = 0; j < values.size(); ++j)
+    if (!(values[j] > 0.0))
+      refuse(std::string(what) + " of joint '" + limits.names[j] + "' is " + std::to_string(values[j]) +
+             ", wanted a positive number");
+}
+
+}  // namespace
+
+void JointLimits::validate() const {
+  if (names.empty()) refuse("no joints given, wanted at least one");
+  if (std::set<std::string>(names.begin(), names.end()).size() != names.size()) refuse("a joint is named twice");
+  check_finite(position_min, "position_min", *this);
+  check_finite(position_max, "position_max", *this);
+  for (size_t j = 0; j < names.size(); ++j)
+    if (!(position_min[j] < position_max[j]))
+      refuse("position_min of joint '" + names[j] + "' is " + std::to_string(position_min[j]) +
+             ", wanted less than position_max = " + std::to_string(position_max[j]));
+  check_rate(velocity, "velocity", *this);
+  check_rate(acceleration, "acceleration", *this);
+}
+
+}  // namespace wam
