@@ -74,6 +74,7 @@ std::string block_key(const ExpertSpec& e, int64_t layer) {
 // What all layers of one expert share in a pass.
 struct Stream {
   const ExpertSpec* spec = nullptr;
+  int expert = 0;
   int64_t begin = 0, tokens = 0;      // its rows among all tokens
   std::vector<int32_t> time_row;      // [tokens]
   Slice hidden, z, up, time, time6, modulation;
@@ -92,7 +93,8 @@ Shared streams(Builder& b, const Planner& planner, const Layout& layout, bool ex
   int64_t row = 0;
   for (const Segment& segment : layout.segments) {
     if (s.streams.empty() || s.streams.back().spec != &planner.experts()[static_cast<size_t>(segment.expert)]) {
-      s.streams.push_back({.spec = &planner.experts().at(static_cast<size_t>(segment.expert)), .begin = row});
+      s.streams.push_back({.spec = &planner.experts().at(static_cast<size_t>(segment.expert)), .expert = segment.expert,
+                           .begin = row});
     }
     Stream& stream = s.streams.back();
     stream.tokens += segment.tokens;
@@ -156,7 +158,8 @@ void enter(Builder& b, const Segment& s, const Stream& stream, Slice out, Buffer
       const Slice patches = cut.out;
       b.emit(s.name + ".patchify", std::move(cut));
       const std::string key = e.prefix + "patch_embedding";
-      b.emit(key, LinearNode{patches, out, b.weight(key + ".weight", {e.dim, channels, 1, 2, 2}, WeightUse::matrix),
+      const Shape shape = e.patch_is_linear ? Shape{e.dim, 4 * channels} : Shape{e.dim, channels, 1, 2, 2};
+      b.emit(key, LinearNode{patches, out, b.weight(key + ".weight", shape, WeightUse::matrix),
                              b.weight(key + ".bias", {e.dim})});
       return;
     }
@@ -198,9 +201,10 @@ void leave(Builder& b, const Segment& s, const Stream& stream, Slice hidden, Sli
     case Exit::adaln_linear: {
       const std::string key = e.prefix + "head.";
       const Slice m = b.buffer(s.name + ".head_modulation", stream.time.rows, 2 * e.dim);
-      const Slice patches = b.buffer(s.name + ".velocity_patches", s.tokens, 4 * s.out_features);
       b.emit(key + "modulation", ModulationNode{b.weight(key + "modulation", {1, 2, e.dim}), stream.time, m});
       b.emit(key + "norm", NormNode{hidden, z, kNone, kNone, e.eps, m, 0, 1, s.time_row});
+      if (s.entry != Entry::patch) return b.linear(key + "head", z, b.buffer(out_name, s.tokens, s.out_features, true));
+      const Slice patches = b.buffer(s.name + ".velocity_patches", s.tokens, 4 * s.out_features);
       b.linear(key + "head", z, patches);
       const int64_t area = s.grid.frames * s.grid.height * s.grid.width;
       b.emit(s.name + ".unpatchify", UnpatchifyNode{patches, b.buffer(out_name, s.out_features, area, true).buffer,
@@ -225,13 +229,12 @@ SelfAttentionPart attention_part(Builder& b, const Stream& s, int64_t layer) {
   return part;
 }
 
-void cross_attention(Builder& b, const Stream& s, const Shared& shared, int expert, int64_t layer,
-                     const std::vector<int>& groups) {
+void cross_attention(Builder& b, const Stream& s, const Shared& shared, int64_t layer, const std::vector<int>& groups) {
   const ExpertSpec& e = *s.spec;
   const int64_t inner = e.heads * e.head_dim;
   const std::string block = block_key(e, layer), key = block + "cross_attn.";
-  CrossAttentionNode n{.layer = static_cast<int>(layer), .expert = expert, .heads = e.heads, .head_dim = e.head_dim,
-                       .eps = e.eps, .hidden = s.hidden, .z = s.z, .q = rows_of(shared.q, s.begin, s.tokens),
+  CrossAttentionNode n{.layer = static_cast<int>(layer), .expert = s.expert, .heads = e.heads,
+                       .head_dim = e.head_dim, .eps = e.eps, .hidden = s.hidden, .z = s.z, .q = rows_of(shared.q, s.begin, s.tokens),
                        .out = rows_of(shared.out, s.begin, s.tokens)};
   n.norm_weight = b.weight(block + "norm3.weight", {e.dim});
   n.norm_bias = b.weight(block + "norm3.bias", {e.dim});
@@ -268,9 +271,9 @@ void layer(Builder& b, const Shared& shared, const std::vector<int>& groups, int
   n.kv_only = kv_only;
   b.emit(block_key(*shared.streams[0].spec, at) + "self", std::move(n));
   if (kv_only) return;
-  for (size_t i = 0; i < shared.streams.size(); ++i) {
-    cross_attention(b, shared.streams[i], shared, static_cast<int>(i), at, groups);
-    feed_forward(b, shared.streams[i], at);
+  for (const Stream& s : shared.streams) {
+    cross_attention(b, s, shared, at, groups);
+    feed_forward(b, s, at);
   }
 }
 

@@ -18,6 +18,7 @@ struct ExpertSpec {
   int64_t freq_dim = 0;          // columns of the timestep's sinusoid
   int64_t mlp_dim = 0;           // hidden columns of state encoder and action decoder
   float eps = 1e-6f;
+  bool patch_is_linear = false;  // patch weights are stored [dim, 4 channels] rather than as a Conv3d
 };
 
 /// Where a context group's rows come from and which projections it uses.

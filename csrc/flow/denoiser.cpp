@@ -1,0 +1,93 @@
+#include "flow/denoiser.h"
+
+#include <array>
+
+#include "wamcore/error.h"
+
+namespace wam {
+namespace {
+
+constexpr size_t kMostBuffers = 96;
+
+ContextView::Group group(Tensor& storage) {
+  const int64_t half = storage.numel() / 2;
+  return {storage.data<float>(), storage.data<float>() + half, storage.dim(2)};
+}
+
+}  // namespace
+
+Denoiser::Denoiser(std::shared_ptr<const DreamZero> model, int branches) : model_(std::move(model)) {
+  const DitConfig& c = model_->config();
+  const Memory::Size size{c.num_layers, c.dim, c.frame_seqlen, static_cast<int>(c.local_attn_size)};
+  if (c.has_clip()) image_ = Tensor({2, c.num_layers, c.clip_tokens, c.dim});
+  for (int i = 0; i < branches; ++i) {
+    memory_.emplace_back(size);
+    text_.emplace_back(Shape{2, c.num_layers, c.text_len, c.dim});
+    groups_.push_back(group(text_.back()));
+    if (c.has_clip()) groups_.push_back(group(image_));
+  }
+}
+
+ContextView Denoiser::context(int branch) const {
+  const size_t n = groups_.size() / memory_.size();
+  return {std::span(groups_).subspan(static_cast<size_t>(branch) * n, n), static_cast<int64_t>(n)};
+}
+
+float* Denoiser::workspace(const Program& program) {
+  if (!workspace_ || workspace_.numel() < program.workspace_floats()) workspace_ = Tensor({program.workspace_floats()});
+  return workspace_.data<float>();
+}
+
+void Denoiser::set_text(int branch, const float* text) {
+  const ContextView view = context(branch);
+  float* const external[] = {const_cast<float*>(text)};
+  model_->text_context().run({.external = external, .context = &view, .workspace = workspace(model_->text_context()),
+                              .tap = tap_});
+}
+
+void Denoiser::set_image(const float* image) {
+  const ContextView view = context(0);  // all branches share the storage
+  float* const external[] = {const_cast<float*>(image)};
+  model_->image_context().run({.external = external, .context = &view,
+                               .workspace = workspace(model_->image_context()), .tap = tap_});
+}
+
+void Denoiser::clear_memory() {
+  for (Memory& m : memory_) m.clear();
+}
+
+void Denoiser::prepare(DreamZero::Pass pass, int frames, int start) {
+  workspace(*model_->program(pass, frames, start).program);
+}
+
+void Denoiser::run(const DitProgram& p, int branch, const Arrays& arrays, const MemoryView& memory) {
+  std::array<float*, kMostBuffers> external{};
+  if (p.buffers > external.size()) throw Error("Denoiser: a plan has more buffers than can be bound");
+  const auto bind = [&](BufferId id, const float* data) {
+    if (id == kNone) return;
+    if (!data) throw InputError("Denoiser: an input of the pass is missing");
+    external[static_cast<size_t>(id)] = const_cast<float*>(data);
+  };
+  bind(p.x, arrays.x), bind(p.y, arrays.y), bind(p.velocity, arrays.velocity), bind(p.timesteps, arrays.timesteps);
+  bind(p.action, arrays.action), bind(p.action_velocity, arrays.action_velocity), bind(p.state, arrays.state);
+  const ContextView view = context(branch);
+  p.program->run({.external = std::span(external).first(p.buffers), .memory = &memory, .context = &view,
+                  .workspace = workspace(*p.program), .tap = tap_});
+  ++forwards_;
+}
+
+void Denoiser::prefill(int branch, int frames, int start, const float* x, const float* y, float* velocity) {
+  static constexpr float kClean = 0.0f;
+  const auto pass = velocity ? DreamZero::Pass::prefill_head : DreamZero::Pass::prefill;
+  const DitProgram& p = model_->program(pass, frames, start);
+  const MemoryView view = memory(branch).store(start, frames, Origin::observed);
+  run(p, branch, {.x = x, .y = y, .timesteps = &kClean, .velocity = velocity}, view);
+}
+
+void Denoiser::denoise(int branch, int frames, int start, const Arrays& arrays) {
+  const DitProgram& p = model_->program(DreamZero::Pass::denoise, frames, start);
+  const int window = static_cast<int>(model_->config().local_attn_size);
+  run(p, branch, arrays, memory(branch).read(window - frames));
+}
+
+}  // namespace wam
