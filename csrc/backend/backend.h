@@ -10,6 +10,7 @@
 #include "backend/ops.h"
 #include "backend/plan.h"
 #include "backend/weights.h"
+#include "wamcore/export.h"
 
 namespace wam {
 
@@ -71,6 +72,6 @@ class Backend {
 };
 
 /// "cpu": fused layers; "cpu-ops": the plain loop over operations that "cpu" is compared with. Throws DeviceError.
-std::shared_ptr<Backend> make_backend(const std::string& device, int threads);
+WAMCORE_API std::shared_ptr<Backend> make_backend(const std::string& device, int threads);
 
 }  // namespace wam

@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "wamcore/export.h"
 #include "wamcore/kernels/gemm.h"
 
 namespace wam {
@@ -138,7 +139,7 @@ struct RopeTable {
   std::vector<float> cos, sin;
 };
 
-struct Plan {
+struct WAMCORE_API Plan {
   std::string name;
   std::vector<BufferSpec> buffers;
   std::vector<RopeTable> ropes;

@@ -6,5 +6,6 @@
 namespace wam::bindings {
 
 void bind_data(pybind11::module_& m);  // Observation, ActionChunk, Policy
+void bind_dit(pybind11::module_& components);
 
 }  // namespace wam::bindings

@@ -9,7 +9,7 @@
 namespace wam {
 
 /// One session's running state of a DreamZero transformer: context K/V and memory of each guidance branch, workspace.
-class Denoiser {
+class WAMCORE_API Denoiser {
  public:
   enum Branch { kConditional = 0, kUnconditional = 1 };
   /// What a denoise pass reads and writes; shapes as in DitProgram.

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "wamcore/export.h"
 #include "wamcore/tensor.h"
 
 namespace wam {
@@ -12,7 +13,7 @@ namespace wam {
 enum class Origin : uint8_t { observed, predicted };
 
 /// K/V of past latent frames of one guidance branch: a ring of whole frames, oldest evicted first, read in place.
-class Memory {
+class WAMCORE_API Memory {
  public:
   struct Size {
     int64_t layers = 0, inner = 0, frame_rows = 0;  // inner = heads * head_dim

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/plan.h"
+#include "wamcore/export.h"
 
 namespace wam {
 
@@ -66,7 +67,8 @@ struct Segment {
 /// segment x (segment or memory): may the rows of the first look at the second?
 class AttendTable {
  public:
-  explicit AttendTable(size_t segments = 0) : n_(segments), look_(segments * (segments + 1), false) {}
+  AttendTable() : AttendTable(0) {}
+  explicit AttendTable(size_t segments) : n_(segments), look_(segments * (segments + 1), false) {}
   void allow(size_t query, size_t key) { look_[query * (n_ + 1) + key] = true; }
   void allow_memory(size_t query) { allow(query, n_); }
   bool looks(size_t query, size_t key) const { return look_[query * (n_ + 1) + key]; }
@@ -77,7 +79,7 @@ class AttendTable {
   std::vector<bool> look_;
 };
 
-struct Layout {
+struct WAMCORE_API Layout {
   std::string name;
   std::vector<Segment> segments;   // segments of one expert lie together
   AttendTable attend;

@@ -347,6 +347,13 @@ Plan Planner::text_context(int group) const {
   return b.take();
 }
 
+Plan Planner::embedded_context(int group) const {
+  Builder b(*this, weights_, "embedded_context");
+  const ContextSpec& c = contexts_.at(static_cast<size_t>(group));
+  context_kv(b, experts_[0], 0, group, c, b.buffer("rows", c.rows, experts_[0].dim, true));
+  return b.take();
+}
+
 Plan Planner::image_context(int group) const {
   Builder b(*this, weights_, "image_context");
   const ContextSpec& c = contexts_.at(static_cast<size_t>(group));

@@ -7,6 +7,7 @@
 #include "backend/plan.h"
 #include "backend/weights.h"
 #include "model/layout.h"
+#include "wamcore/export.h"
 
 namespace wam {
 
@@ -30,7 +31,7 @@ struct ContextSpec {
 
 /// Turns layouts into plans for the Wan kind of block. Keys are the upstream names; `key` renames them for families whose
 /// checkpoints spell them differently.
-class Planner {
+class WAMCORE_API Planner {
  public:
   Planner(std::vector<ExpertSpec> experts, std::vector<ContextSpec> contexts, WeightTable& weights);
   std::function<std::string(const std::string&)> key = [](const std::string& k) { return k; };
@@ -43,6 +44,8 @@ class Planner {
   Plan text_context(int group) const;
   /// K/V of image tokens: external "image" [rows, in_features].
   Plan image_context(int group) const;
+  /// K/V of rows that are embedded already, for the first expert: external "rows" [rows, dim].
+  Plan embedded_context(int group) const;
 
   const std::vector<ExpertSpec>& experts() const { return experts_; }
   const std::vector<ContextSpec>& contexts() const { return contexts_; }

@@ -55,13 +55,17 @@ TEST(dynamic_skipping_counts_down) {
   StepSkipper skip({.mask = {}, .dynamic = true}, 2);
   skip.begin();
   const float a[] = {1.0f, 0.0f}, b[] = {0.0f, 1.0f}, near[] = {1.0f, 0.36f};  // cos(a, near) = 0.94
-  CHECK(skip.run(0)), skip.executed(a);
-  CHECK(skip.run(1)), skip.executed(a);
+  CHECK(skip.run(0));
+  skip.executed(a);
+  CHECK(skip.run(1));
+  skip.executed(a);
   // Equal velocities: four skips, then one step that is run whatever they say.
   for (int i = 2; i < 6; ++i) CHECK(!skip.run(i));
-  CHECK(skip.run(6)), skip.executed(near);
+  CHECK(skip.run(6));
+  skip.executed(near);
   for (int i = 7; i < 9; ++i) CHECK(!skip.run(i));
-  CHECK(skip.run(9)), skip.executed(b);
+  CHECK(skip.run(9));
+  skip.executed(b);
   CHECK(skip.run(10));
   skip.begin();
   CHECK(skip.run(0));

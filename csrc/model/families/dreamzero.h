@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "model/families/dreamzero_config.h"
 #include "model/planner.h"
+#include "wamcore/export.h"
 
 namespace wam {
 
@@ -25,7 +26,7 @@ struct DitProgram {
 
 /// The DreamZero transformer on one backend: weights and the programs of its passes. Const after loading, shared by
 /// sessions.
-class DreamZero {
+class WAMCORE_API DreamZero {
  public:
   struct Grid2 {
     int64_t height = 0, width = 0;  // latent positions

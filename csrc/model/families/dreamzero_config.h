@@ -4,6 +4,7 @@
 #include <string>
 
 #include "io/json.h"
+#include "wamcore/export.h"
 
 namespace wam {
 
@@ -28,6 +29,6 @@ struct DitConfig {
 };
 
 /// Reads and checks `diffusion_model_cfg`. Throws ConfigError on unknown, missing and contradictory fields.
-DitConfig read_dit_config(const json::Node& node);
+WAMCORE_API DitConfig read_dit_config(const json::Node& node);
 
 }  // namespace wam
