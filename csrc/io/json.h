@@ -8,6 +8,8 @@
 #include <variant>
 #include <vector>
 
+#include "wamcore/export.h"
+
 namespace wam::json {
 
 class Value;
@@ -21,7 +23,7 @@ struct Limits {
 };
 
 /// Object members in the order of the file; keys are unique.
-class Object {
+class WAMCORE_API Object {
  public:
   const std::vector<Member>& members() const { return members_; }
   const Value* find(std::string_view key) const;
@@ -34,7 +36,7 @@ class Object {
 using Array = std::vector<Value>;
 
 /// An immutable JSON value. Integers that fit 64 bits stay integers; every other number is a double.
-class Value {
+class WAMCORE_API Value {
  public:
   using Data = std::variant<std::nullptr_t, bool, int64_t, double, std::string, Array, Object>;
   Value() = default;
@@ -56,14 +58,14 @@ struct Member {
 /// Reads one JSON document, RFC 8259 and nothing more: UTF-8 without byte order mark, no comments, no trailing commas,
 /// no NaN; duplicate keys and numbers that a double cannot hold are errors. Throws ConfigError "source:line:column:
 /// ...".
-Value parse(std::string_view text, const std::string& source, const Limits& limits = {});
+WAMCORE_API Value parse(std::string_view text, const std::string& source, const Limits& limits = {});
 /// parse() of a file.
-Value read(const std::string& path, const Limits& limits = {});
+WAMCORE_API Value read(const std::string& path, const Limits& limits = {});
 
 class Fields;
 
 /// A value together with the path that leads to it, which every complaint names. Valid while the document lives.
-class Node {
+class WAMCORE_API Node {
  public:
   Node(const Value& value, std::string path) : value_(&value), path_(std::move(path)) {}
 
@@ -99,7 +101,7 @@ class Node {
 };
 
 /// An object whose fields are accounted for: ask for those that are known, then call finish().
-class Fields {
+class WAMCORE_API Fields {
  public:
   explicit Fields(const Node& object);
 

@@ -7,12 +7,13 @@
 #include <vector>
 
 #include "io/safetensors.h"
+#include "wamcore/export.h"
 
 namespace wam {
 
 /// The tensors of a checkpoint by name, whichever files they lie in, and an account of which were read. One thread at a
 /// time.
-class WeightStore {
+class WAMCORE_API WeightStore {
  public:
   /// `path` is a .safetensors file, an index (.safetensors.index.json), or a folder with model.safetensors or
   /// model.safetensors.index.json, not both. Files found through a folder or index must lie in that folder, links
