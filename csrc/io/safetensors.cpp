@@ -153,6 +153,7 @@ const TensorEntry* SafetensorsFile::find(std::string_view name) const {
 }
 
 void SafetensorsFile::read_file(uint64_t offset, void* out, size_t n) const {
+  if (n == 0) return;  // `out` may be null then
   if (private_copy_) {
     std::memcpy(out, private_copy_.data<uint8_t>() + offset, n);
     return;

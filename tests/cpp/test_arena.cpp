@@ -7,6 +7,10 @@
 #include "core/trace.h"
 #include "wamcore/error.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 using namespace wam;
 
 TEST(takes_are_aligned_and_apart) {
@@ -35,6 +39,30 @@ TEST(scopes_nest_and_give_back) {
   CHECK(arena.used() == 64 && arena.peak() == 704);
   CHECK(arena.take(8) == again && first != again);
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+TEST(what_a_scope_gave_back_is_poisoned) {
+  Arena arena(256);
+  char* p = nullptr;
+  {
+    Arena::Scope scope(arena);
+    p = arena.take<char>(10);
+    CHECK(!__asan_address_is_poisoned(p + 9) && __asan_address_is_poisoned(p + 10));  // the padding is off limits too
+  }
+  CHECK(__asan_address_is_poisoned(p));
+}
+#elif !defined(NDEBUG)
+TEST(what_a_scope_gave_back_is_overwritten) {
+  Arena arena(256);
+  float* p = nullptr;
+  {
+    Arena::Scope scope(arena);
+    p = arena.take<float>(1);
+    *p = 1;
+  }
+  CHECK(*p != *p);
+}
+#endif
 
 TEST(too_much_is_refused_and_leaves_the_arena_usable) {
   Arena arena(256);
