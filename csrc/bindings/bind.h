@@ -7,5 +7,6 @@ namespace wam::bindings {
 
 void bind_data(pybind11::module_& m);  // Observation, ActionChunk, Policy
 void bind_dit(pybind11::module_& components);
+void bind_io(pybind11::module_& m);  // WeightStore, SafetensorsFile
 
 }  // namespace wam::bindings

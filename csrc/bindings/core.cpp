@@ -15,6 +15,7 @@ PYBIND11_MODULE(_core, m) {
   py::register_exception<wam::DeviceError>(m, "DeviceError", base);
   py::register_exception<wam::RobotError>(m, "RobotError", base);
   wam::bindings::bind_data(m);
+  wam::bindings::bind_io(m);
   auto components = m.def_submodule("components", "Parts of a model by themselves, for comparison and debugging.");
   wam::bindings::bind_dit(components);
 }

@@ -32,7 +32,7 @@ struct TensorEntry {
 /// A file that shrinks or is rewritten while it is open is a WeightError at the next access, not a crash: read() copies
 /// through the file descriptor. Only view() of a file above kPrivateBytes hands out mapped pages, which the system
 /// takes away when someone truncates the file while they are in use; smaller files are held in memory.
-class SafetensorsFile {
+class WAMCORE_API SafetensorsFile {
  public:
   static constexpr uint64_t kMaxHeader = uint64_t{16} << 20;
   static constexpr size_t kMaxTensors = 65536;
