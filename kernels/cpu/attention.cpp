@@ -8,8 +8,6 @@
 namespace wam::kernels {
 namespace {
 
-constexpr int64_t kMaxHeadDim = 512;  // bounds the accumulator on the stack
-
 // One query row of one head: running maximum and sum (online softmax), so no score array is needed.
 [[gnu::always_inline]] inline void row_of_head(const AttentionParams& p, int64_t row, int64_t head) {
   const int64_t d = p.head_dim;

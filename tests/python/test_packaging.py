@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run
-
 import wamcore
+from conftest import run
 
 PACKAGE = Path(wamcore._core.__file__).parent
 LIBRARIES = sorted([*PACKAGE.glob("*.so"), *(PACKAGE / "lib").glob("*.so")])

@@ -6,6 +6,9 @@
 
 namespace wam::kernels {
 
+/// Largest head_dim: it bounds the accumulators that kernels keep on the stack.
+inline constexpr int64_t kMaxHeadDim = 512;
+
 /// A run of keys and values that lie together, read in place.
 struct KeySpan {
   const float* k = nullptr;  // [rows, heads, head_dim], row stride ldk
