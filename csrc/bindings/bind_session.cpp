@@ -1,0 +1,158 @@
+#include <pybind11/stl.h>
+
+#include "arrays.h"
+#include "bind.h"
+#include "wamcore/session.h"
+
+namespace wam::bindings {
+namespace {
+
+std::shared_ptr<const Model> load(const std::string& dir, const std::string& device, int threads, bool check_finite) {
+  const py::gil_scoped_release nogil;
+  return Model::load(dir, {device, threads, check_finite});
+}
+
+py::array copy(const Tensor& t) {
+  const std::vector<py::ssize_t> shape(t.shape().begin(), t.shape().end());
+  if (t.dtype() == DType::u8) return py::array_t<uint8_t>(shape, t.data<uint8_t>());
+  return py::array_t<float>(shape, t.data<float>());
+}
+
+std::vector<float> values(const py::object& a) {
+  const auto f = a.cast<FloatArray>();
+  return {f.data(), f.data() + f.size()};
+}
+
+ActionChunk infer(Session& session, const Observation& obs, const std::optional<std::pair<py::object, py::object>>& noise,
+                  const std::optional<FloatArray>& latents) {
+  Noise given;
+  if (noise) given = {values(noise->first), values(noise->second)};
+  const float* video = latents ? expect(*latents, session.model().latent_shape(), "Session.infer: latents") : nullptr;
+  const py::gil_scoped_release nogil;
+  return session.infer(obs, noise ? &given : nullptr, video);
+}
+
+py::dict trace(const Session& session) {
+  py::dict stages, counts;
+  const Trace& t = session.trace();
+  for (size_t i = 0; i < kStages; ++i) stages[stage_name(static_cast<Stage>(i))] = t.ns[i];
+  for (size_t i = 0; i < kCounters; ++i) counts[counter_name(static_cast<Counter>(i))] = t.counts[i];
+  py::dict out;
+  out["stages"] = stages;
+  out["counts"] = counts;
+  return out;
+}
+
+std::unique_ptr<Session> make_session(std::shared_ptr<const Model> model, std::optional<int> steps,
+                                      std::optional<double> guidance, std::optional<double> shift,
+                                      std::optional<std::string> solver, std::optional<std::vector<bool>> step_mask,
+                                      std::optional<bool> dynamic_skip, std::optional<bool> decoupled,
+                                      std::optional<double> video_final_noise, std::optional<uint64_t> seed, int imagine,
+                                      double stop_sigma) {
+  const SampleOptions options{steps, guidance, shift, solver, step_mask, dynamic_skip, decoupled, video_final_noise, seed,
+                              {imagine, stop_sigma}};
+  const py::gil_scoped_release nogil;
+  return std::make_unique<Session>(std::move(model), options);
+}
+
+void bind_embodiment(py::module_& m) {
+  py::class_<Embodiment>(m, "Embodiment", "What robot a checkpoint was trained for.")
+      .def_readonly("name", &Embodiment::name)
+      .def_readonly("control_hz", &Embodiment::control_hz, "Rows of a chunk a second.")
+      .def_property_readonly(
+          "cameras",
+          [](const Embodiment& e) {
+            std::vector<std::tuple<std::string, int, int>> out;
+            for (const CameraSpec& c : e.cameras) out.emplace_back(c.name, c.height, c.width);
+            return out;
+          },
+          "(name, height, width) of each camera, pixels.")
+      .def_readonly("composition", &Embodiment::composition)
+      .def_readonly("frame_offsets", &Embodiment::frame_offsets, "Control ticks of an observation's frames.")
+      .def_readonly("prompt_template", &Embodiment::prompt_template)
+      .def_property_readonly("state_dim", &Embodiment::state_dim)
+      .def_property_readonly("action_dim", &Embodiment::action_dim)
+      .def_property_readonly("joint_names", [](const Embodiment& e) { return e.limits.names; })
+      .def_readonly("limits", &Embodiment::limits, "Limits of the joints; empty when the checkpoint names none.");
+}
+
+}  // namespace
+
+void bind_session(py::module_& m) {
+  bind_embodiment(m);
+  py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Weights and configuration on one device; shared by sessions.")
+      .def_static("load", [](const std::string& dir, const std::string& device, int threads, bool check_finite) {
+        return std::const_pointer_cast<Model>(load(dir, device, threads, check_finite));
+      }, py::arg("dir"), py::arg("device") = "auto", py::arg("threads") = 0, py::arg("check_finite") = false,
+           R"(Loads a checkpoint folder: config.json, embodiment.json and safetensors.
+
+Args:
+    dir: the folder.
+    device: "auto", "cpu" or "cpu-ops" (the plain loop over operations).
+    threads: 0 for all cores.
+    check_finite: read every weight and refuse NaN and infinity.
+Raises:
+    ConfigError, WeightError, DeviceError.)")
+      .def_property_readonly("embodiment", &Model::embodiment, py::return_value_policy::reference_internal)
+      .def_property_readonly("family", &Model::family)
+      .def_property_readonly("device", &Model::device)
+      .def_property_readonly("threads", &Model::threads)
+      .def_property_readonly("horizon", &Model::horizon, "Rows of a chunk.")
+      .def_property_readonly("parameters", &Model::parameters, "Numbers in the checkpoint.")
+      .def_property_readonly("latent_shape", [](const Model& x) { return py::tuple(py::cast(x.latent_shape())); },
+                             "(channels, frames, height, width) of one imagined block.");
+  py::class_<Session, Policy, py::smart_holder>(m, "Session", "One robot's stream: prompt, memory, noise.")
+      .def(py::init(&make_session), py::arg("model"), py::kw_only(), py::arg("steps") = py::none(),
+           py::arg("guidance") = py::none(), py::arg("shift") = py::none(), py::arg("solver") = py::none(),
+           py::arg("step_mask") = py::none(), py::arg("dynamic_skip") = py::none(), py::arg("decoupled") = py::none(),
+           py::arg("video_final_noise") = py::none(), py::arg("seed") = py::none(), py::arg("imagine") = -1,
+           py::arg("stop_sigma") = 0.0, R"(Args (None: as the checkpoint says):
+    steps: flow steps, 1 to 1000.
+    guidance: of the video; 1 runs no unconditional branch.
+    shift: of the noise schedule.
+    solver: "unipc" or "euler".
+    step_mask: which steps run the model; [] for all.
+    dynamic_skip: skip steps by the similarity of velocities instead.
+    decoupled, video_final_noise: end the video at this noise level.
+    seed: of the initial noise, the same for every chunk.
+    imagine: leading latent frames that are denoised; -1 all, 0 none.
+    stop_sigma: noise level at which the video stops.
+Raises:
+    ConfigError: an option is out of range.)")
+      .def("set_prompt", &Session::set_prompt, py::arg("instruction"), py::call_guard<py::gil_scoped_release>(),
+           "Sets the instruction; a changed one starts a new context. Raises InputError.")
+      .def("set_prompt_tokens", &Session::set_prompt_tokens, py::arg("ids"),
+           py::arg("negative") = std::vector<int64_t>{}, py::call_guard<py::gil_scoped_release>(),
+           "Sets the prompt by token ids, int64, without padding. Raises InputError.")
+      .def("infer", &infer, py::arg("obs"), py::arg("noise") = py::none(), py::arg("latents") = py::none(),
+           R"(One chunk of absolute joint targets. Releases the GIL.
+
+Args:
+    obs: Observation with every camera of the embodiment and state float64 [state_dim].
+    noise: (video [channels, frames, h, w], action [horizon, model's action_dim]) instead of the session's own.
+    latents: observed latents [channels, frames, h, w] instead of encoded pictures.
+Returns:
+    ActionChunk; q float64 [horizon, dof] in rad (or the embodiment's unit).
+Raises:
+    InputError, ShapeError: the session is as before.)")
+      .def("reset", &Session::reset, "Forgets all frames; chunks made before are void.")
+      .def("predicted_latents", [](const Session& s) { return copy(s.predicted_latents()); },
+           "Latents of the last chunk, float32 [channels, frames, h, w]; see observed_frames.")
+      .def_property_readonly("observed_frames", &Session::observed_frames,
+                             "Leading frames of predicted_latents() that were seen, not imagined.")
+      .def("decode", [](Session& s) {
+        Tensor pictures;
+        {
+          const py::gil_scoped_release nogil;
+          pictures = s.decode();
+        }
+        return copy(pictures);
+      }, "The imagined frames as pictures, uint8 [frames, height, width, 3].")
+      .def_property_readonly("trace", &trace, "Stage times, ns, and counts of the last chunk.")
+      .def_property_readonly("context_start", &Session::context_start, "Latent frame at which the next chunk starts.")
+      .def_property_readonly("steps_run", &Session::steps_run, "Steps of the last chunk that ran the model.")
+      .def("memory", [](const Session& s, int layer, int branch) { return copy(s.memory(layer, branch)); },
+           py::arg("layer"), py::arg("branch") = 0, "K and V of a layer's memory, float32 [2, rows, dim].");
+}
+
+}  // namespace wam::bindings

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "wamcore/embodiment.h"
+#include "wamcore/export.h"
+#include "wamcore/tensor.h"
+
+namespace wam {
+
+struct LoadOptions {
+  std::string device = "auto";  // "auto", "cpu", or "cpu-ops" (the plain loop over operations)
+  int threads = 0;              // 0: all cores
+  bool check_finite = false;    // read every weight and refuse NaN and infinity
+};
+
+/// Weights and configuration on one device. Const; any number of sessions share it.
+class WAMCORE_API Model {
+ public:
+  /// Reads config.json, embodiment.json and the safetensors files of `dir`. Throws ConfigError, WeightError, DeviceError.
+  static std::shared_ptr<const Model> load(const std::string& dir, const LoadOptions& options = {});
+  virtual ~Model();
+
+  virtual const Embodiment& embodiment() const = 0;
+  virtual std::string family() const = 0;      // "dreamzero"
+  virtual std::string device() const = 0;      // the backend that runs it
+  virtual int threads() const = 0;
+  virtual int horizon() const = 0;             // rows of a chunk
+  virtual int64_t parameters() const = 0;
+  /// Sizes of one latent block: [channels, frames, height, width].
+  virtual Shape latent_shape() const = 0;
+};
+
+}  // namespace wam

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <vector>
+
+#include "core/trace.h"
+#include "flow/denoiser.h"
+#include "session/dreamzero_model.h"
+
+namespace wam {
+
+/// Which observed frames the transformer remembers, and what conditions the next block: the closed loop of DreamZero. A
+/// context starts with one frame; every later observation overwrites the block predicted before it, so nothing imagined
+/// is ever remembered. When the window is full, the newest frame starts the next context.
+class Context {
+ public:
+  Context(std::shared_ptr<const DreamZeroModel> model, Denoiser& denoiser, int branches);
+
+  /// Pixel frames that a later observation of `frames` frames is stretched to. Throws InputError when it cannot be.
+  int stretched(int frames) const;
+  /// True when an observation of that many frames starts a new context.
+  bool restarts(int frames) const { return fresh_ || frames == 1 || start_ >= window_; }
+
+  /// A new context from one of the observed frames: video [frames, height, width, 3] in [-1, 1].
+  void restart(const float* video, int frames, Tracer& trace);
+  /// The observed block into memory. `latents` [channels, block frames, h, w] replace the codec's when not nullptr.
+  void observe(const float* video, int frames, const float* latents, Tracer& trace);
+  /// The predicted block is done: the next one starts after it.
+  void advance() { start_ += block_; }
+  void forget() { fresh_ = true; }
+
+  int start() const { return start_; }
+  /// Conditioning latents of the block at start(), or nullptr.
+  const float* condition() { return condition(start_, block_); }
+  /// Latents of the frame that started the context: [channels, 1, h, w].
+  const Tensor& first_latent() const { return first_; }
+
+ private:
+  const float* condition(int start, int frames);
+  const float* encode(const float* video, int frames, int last, Tensor& out, Tracer& trace);
+  void prefill(int frames, int start, const float* latents, Tracer& trace);
+
+  std::shared_ptr<const DreamZeroModel> model_;
+  Denoiser& denoiser_;
+  int branches_, block_, window_, condition_frames_;
+  int64_t frame_pixels_, latent_area_;
+  int start_ = 0;
+  bool fresh_ = true;
+  VaeStream stream_;
+  std::vector<float> pixels_, encoded_;
+  Tensor first_, block_latents_, conditions_, condition_slice_, image_tokens_;
+};
+
+}  // namespace wam

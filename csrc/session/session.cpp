@@ -1,0 +1,257 @@
+#include "wamcore/session.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "session/context.h"
+#include "session/image_pipeline.h"
+#include "session/noise.h"
+#include "session/normalizer.h"
+#include "session/prompt.h"
+#include "session/sampler.h"
+#include "wamcore/error.h"
+
+namespace wam {
+namespace {
+
+std::shared_ptr<const DreamZeroModel> as_dreamzero(const std::shared_ptr<const Model>& model) {
+  auto out = std::dynamic_pointer_cast<const DreamZeroModel>(model);
+  if (!out) throw ConfigError("Session: wanted a loaded model");
+  return out;
+}
+
+}  // namespace
+
+class Session::State {
+ public:
+  State(std::shared_ptr<const Model> any, const SampleOptions& options)
+      : model(as_dreamzero(any)), sample(resolve(model->config.sample, options)), branches(sample.guidance == 1.0 ? 1 : 2),
+        denoiser(model->dit, branches), context(model, denoiser, branches), sampler(sample, options.imagine, denoiser),
+        pipeline(model->embodiment(), static_cast<int>(model->config.target_height),
+                 static_cast<int>(model->config.target_width)),
+        states(model->embodiment().state), actions(model->embodiment().action) {
+    prepare();
+    const DitConfig& c = model->config.dit;
+    text = Tensor({c.text_len, c.text_dim});
+    state = Tensor({c.num_state_per_block, c.max_state_dim});
+    noise_video = Tensor(model->latent_shape());
+    noise_action = Tensor({c.num_action_per_block, c.action_dim});
+    fill_normal(sample.seed, noise_video.data<float>(), noise_video.numel());
+    fill_normal(sample.seed + 1, noise_action.data<float>(), noise_action.numel());
+    Shape shape = model->latent_shape();
+    predicted = Tensor(shape);
+    ++shape[1];
+    predicted_with_first = Tensor(shape);
+  }
+
+  void set_tokens(const std::vector<int64_t>& ids, const std::vector<int64_t>& negative);
+  void infer(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out);
+  Tensor decode();
+
+  std::shared_ptr<const DreamZeroModel> model;
+  SampleConfig sample;
+  int branches;
+  Denoiser denoiser;
+  Context context;
+  Sampler sampler;
+  ImagePipeline pipeline;
+  Normalizer states, actions;
+  Tracer tracer;
+  std::vector<int64_t> prompt;                     // empty: none yet
+  Tensor text, state, noise_video, noise_action, predicted, predicted_with_first;
+  std::vector<float> pixels;                       // [frames, height, width, 3]
+  std::vector<double> normalized;
+  int observed = 0;                                // leading frames of the last prediction
+  bool predicted_any = false;
+  uint64_t sequence = 0;
+  uint32_t epoch = 0;
+  std::unique_ptr<VaeStream> decode_stream;
+
+ private:
+  // Every program of a whole context now, so that no inference compiles or allocates one.
+  void prepare() {
+    const int block = static_cast<int>(model->config.dit.num_frame_per_block);
+    const int window = static_cast<int>(model->config.dit.local_attn_size);
+    denoiser.prepare(DreamZero::Pass::prefill, 1, 0);
+    for (int start = 1; start < window; start += block) {
+      denoiser.prepare(DreamZero::Pass::denoise, block, start);
+      denoiser.prepare(DreamZero::Pass::prefill, block, start);
+    }
+  }
+  void check(const Observation& obs, const Noise* noise) const;
+  void encode_text(int branch, const std::vector<int64_t>& ids);
+  void finish(const Observation& obs, ActionChunk& out);
+};
+
+void Session::State::encode_text(int branch, const std::vector<int64_t>& ids) {
+  model->text->encode(ids, model->config.dit.text_len, text.data<float>());
+  denoiser.set_text(branch, text.data<float>());
+}
+
+void Session::State::set_tokens(const std::vector<int64_t>& ids, const std::vector<int64_t>& negative) {
+  const int64_t most = model->config.dit.text_len, vocab = model->config.text.vocab;
+  for (const auto* list : {&ids, &negative}) {
+    if (static_cast<int64_t>(list->size()) > most)
+      throw InputError("Session::set_prompt: wanted at most " + std::to_string(most) + " tokens, got " +
+                       std::to_string(list->size()));
+    for (const int64_t id : *list)
+      if (id < 0 || id >= vocab)
+        throw InputError("Session::set_prompt: token " + std::to_string(id) + " is not in the vocabulary of " +
+                         std::to_string(vocab));
+  }
+  if (ids.empty()) throw InputError("Session::set_prompt: the prompt is empty");
+  if (branches > 1 && negative.empty())
+    throw InputError("Session::set_prompt: guidance " + std::to_string(sample.guidance) + " needs negative tokens");
+  const ScopedStage stage(&tracer, Stage::text);
+  encode_text(Denoiser::kConditional, ids);
+  if (branches > 1) encode_text(Denoiser::kUnconditional, negative);
+  if (ids != prompt) context.forget();
+  prompt = ids;
+}
+
+void Session::State::check(const Observation& obs, const Noise* noise) const {
+  if (prompt.empty()) throw InputError("Session::infer: no prompt yet: call set_prompt");
+  const Embodiment& e = model->embodiment();
+  if (static_cast<int>(obs.state.size()) != e.state_dim())
+    throw ShapeError("Session::infer: state wants " + std::to_string(e.state_dim()) + " values, got " +
+                     std::to_string(obs.state.size()));
+  for (size_t i = 0; i < obs.state.size(); ++i)
+    if (!std::isfinite(obs.state[i])) throw InputError("Session::infer: state[" + std::to_string(i) + "] is not finite");
+  if (noise && (static_cast<int64_t>(noise->video.size()) != noise_video.numel() ||
+                static_cast<int64_t>(noise->action.size()) != noise_action.numel()))
+    throw ShapeError("Session::infer: noise wants video " + shape_string(noise_video.shape()) + " and action " +
+                     shape_string(noise_action.shape()));
+}
+
+void Session::State::infer(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out) {
+  check(obs, noise);
+  const int frames = pipeline.check(obs);  // throws before anything changes
+  const bool restart = context.restarts(frames);
+  if (!restart && !latents) context.stretched(frames);
+  tracer.clear();
+  const uint64_t before = denoiser.forwards();
+  {
+    const ScopedStage stage(&tracer, Stage::preprocess);
+    pixels.resize(static_cast<size_t>(frames) * 3 * static_cast<size_t>(model->height * model->width));
+    pipeline.run(obs, pixels.data());
+    normalized.assign(obs.state.begin(), obs.state.end());
+    states.normalize(normalized.data());
+    std::fill_n(state.data<float>(), state.numel(), 0.0f);
+    for (int64_t s = 0; s < state.dim(0); ++s)
+      for (size_t i = 0; i < normalized.size(); ++i)
+        state.data<float>()[s * state.dim(1) + static_cast<int64_t>(i)] = static_cast<float>(normalized[i]);
+  }
+  if (restart)
+    context.restart(pixels.data(), frames, tracer);
+  else
+    context.observe(pixels.data(), frames, latents, tracer);
+  {
+    const ScopedStage stage(&tracer, Stage::denoise);
+    sampler.run(context.start(), context.condition(), state.data<float>(),
+                noise ? noise->video.data() : noise_video.data<float>(),
+                noise ? noise->action.data() : noise_action.data<float>(), tracer);
+  }
+  context.advance();
+  observed = restart ? 1 : 0;
+  tracer.add(Counter::dit_forwards, denoiser.forwards() - before);
+  finish(obs, out);
+}
+
+// Network output to absolute joint targets, and the latents kept for whoever asks.
+void Session::State::finish(const Observation& obs, ActionChunk& out) {
+  const ScopedStage stage(&tracer, Stage::decode_actions);
+  const int64_t dim = noise_action.dim(1);
+  out.horizon = static_cast<int>(noise_action.dim(0));
+  out.dof = model->embodiment().action_dim();
+  out.dt = 1.0 / model->embodiment().control_hz;
+  out.obs_tick = obs.tick;
+  out.obs_ns = obs.t_ns;
+  out.sequence = sequence++;
+  out.epoch = epoch;
+  out.q.resize(static_cast<size_t>(out.horizon) * static_cast<size_t>(out.dof));
+  for (int i = 0; i < out.horizon; ++i)
+    for (int j = 0; j < out.dof; ++j)
+      out.q[static_cast<size_t>(i * out.dof + j)] = sampler.action()[i * dim + j];
+  actions.denormalize(out.q.data(), out.horizon);
+  add_relative_state(model->embodiment(), obs.state.data(), out.q.data(), out.horizon);
+  std::copy_n(sampler.video(), predicted.numel(), predicted.data<float>());
+  predicted_any = true;
+  if (!observed) return;
+  const int64_t channels = predicted.dim(0), area = predicted.dim(2) * predicted.dim(3), n = predicted.dim(1);
+  for (int64_t c = 0; c < channels; ++c) {
+    float* to = predicted_with_first.data<float>() + c * (n + 1) * area;
+    std::copy_n(context.first_latent().data<float>() + c * area, area, to);
+    std::copy_n(predicted.data<float>() + c * n * area, n * area, to + area);
+  }
+}
+
+Tensor Session::State::decode() {
+  if (!predicted_any) throw InputError("Session::decode: nothing predicted yet: call infer");
+  if (!model->vae->has_decoder()) throw WeightError("Session::decode: the checkpoint has no decoder weights");
+  const ScopedStage stage(&tracer, Stage::decode_video);
+  if (!decode_stream) decode_stream = std::make_unique<VaeStream>(*model->vae);
+  decode_stream->reset_decoder();
+  const Tensor& latents = observed ? predicted_with_first : predicted;
+  const int64_t frames = model->vae->pixel_frames(latents.dim(1), *decode_stream);
+  const int64_t skip = observed ? 1 : 0;  // the observed frame decodes to one picture, which nobody imagined
+  Tensor video({frames, model->height, model->width, 3}), out({frames - skip, model->height, model->width, 3}, DType::u8);
+  model->vae->decode({latents.data<float>(), latents.dim(1), latents.dim(2), latents.dim(3)}, video.data<float>(),
+                     *decode_stream);
+  const float* from = video.data<float>() + skip * model->height * model->width * 3;
+  for (int64_t i = 0; i < out.numel(); ++i)
+    out.data<uint8_t>()[i] = static_cast<uint8_t>(std::lround((std::clamp(from[i], -1.0f, 1.0f) + 1.0f) * 127.5f));
+  tracer.add(Counter::images_decoded, static_cast<uint64_t>(frames));
+  return out;
+}
+
+Session::Session(std::shared_ptr<const Model> model, const SampleOptions& options)
+    : state_(std::make_unique<State>(std::move(model), options)) {}
+Session::~Session() = default;
+
+void Session::set_prompt(const std::string& instruction) {
+  const DreamZeroModel& m = *state_->model;
+  if (!m.tokenizer)
+    throw InputError("Session::set_prompt: this checkpoint has no tokenizer.json; give token ids to set_prompt_tokens");
+  const std::vector<int64_t> ids = m.tokenizer->encode(format_prompt(m.embodiment().prompt_template, instruction));
+  state_->set_tokens(ids, state_->branches > 1 ? m.tokenizer->encode(kNegativePrompt) : std::vector<int64_t>{});
+}
+void Session::set_prompt_tokens(const std::vector<int64_t>& ids, const std::vector<int64_t>& negative) {
+  state_->set_tokens(ids, negative);
+}
+void Session::infer(const Observation& obs, ActionChunk& out) { state_->infer(obs, nullptr, nullptr, out); }
+ActionChunk Session::infer(const Observation& obs, const Noise* noise, const float* latents) {
+  ActionChunk out;
+  state_->infer(obs, noise, latents, out);
+  return out;
+}
+double Session::dt() const { return 1.0 / state_->model->embodiment().control_hz; }
+int Session::horizon() const { return state_->model->horizon(); }
+int Session::dof() const { return state_->model->embodiment().action_dim(); }
+void Session::reset() {
+  state_->context.forget();
+  ++state_->epoch;
+}
+const Tensor& Session::predicted_latents() const {
+  if (!state_->predicted_any) throw InputError("Session::predicted_latents: nothing predicted yet: call infer");
+  return state_->observed ? state_->predicted_with_first : state_->predicted;
+}
+int Session::observed_frames() const { return state_->observed; }
+Tensor Session::decode() { return state_->decode(); }
+const Model& Session::model() const { return *state_->model; }
+const Trace& Session::trace() const { return state_->tracer.trace(); }
+int Session::context_start() const { return state_->context.start(); }
+const std::vector<int>& Session::steps_run() const { return state_->sampler.steps_run(); }
+Tensor Session::memory(int layer, int branch) const {
+  const Denoiser& d = state_->denoiser;
+  if (branch < 0 || branch >= state_->branches || layer < 0 || layer >= d.model().config().num_layers)
+    throw InputError("Session::memory: no layer " + std::to_string(layer) + " of branch " + std::to_string(branch));
+  std::vector<float> k, v;
+  d.memory(branch).copy(layer, k, v);
+  const int64_t inner = d.model().config().dim;
+  Tensor out({2, static_cast<int64_t>(k.size()) / inner, inner});
+  std::copy(k.begin(), k.end(), out.data<float>());
+  std::copy(v.begin(), v.end(), out.data<float>() + k.size());
+  return out;
+}
+
+}  // namespace wam
