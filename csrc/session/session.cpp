@@ -1,6 +1,7 @@
 #include "wamcore/session.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "session/context.h"
@@ -64,7 +65,8 @@ class Session::State {
   int observed = 0;                                // leading frames of the last prediction
   bool predicted_any = false;
   uint64_t sequence = 0;
-  uint32_t epoch = 0;
+  std::atomic<uint32_t> epoch{0};                  // reset() comes from any thread; infer() acts on it
+  uint32_t context_epoch = 0;
   std::unique_ptr<VaeStream> decode_stream;
 
  private:
@@ -126,6 +128,10 @@ void Session::State::check(const Observation& obs, const Noise* noise) const {
 void Session::State::infer(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out) {
   check(obs, noise);
   const int frames = pipeline.check(obs);  // throws before anything changes
+  if (const uint32_t now = epoch.load(); now != context_epoch) {
+    context.forget();
+    context_epoch = now;
+  }
   const bool restart = context.restarts(frames);
   if (!restart && !latents) context.stretched(frames);
   tracer.clear();
@@ -167,7 +173,7 @@ void Session::State::finish(const Observation& obs, ActionChunk& out) {
   out.obs_tick = obs.tick;
   out.obs_ns = obs.t_ns;
   out.sequence = sequence++;
-  out.epoch = epoch;
+  out.epoch = context_epoch;
   out.q.resize(static_cast<size_t>(out.horizon) * static_cast<size_t>(out.dof));
   for (int i = 0; i < out.horizon; ++i)
     for (int j = 0; j < out.dof; ++j)
@@ -227,10 +233,9 @@ ActionChunk Session::infer(const Observation& obs, const Noise* noise, const flo
 double Session::dt() const { return 1.0 / state_->model->embodiment().control_hz; }
 int Session::horizon() const { return state_->model->horizon(); }
 int Session::dof() const { return state_->model->embodiment().action_dim(); }
-void Session::reset() {
-  state_->context.forget();
-  ++state_->epoch;
-}
+std::vector<int> Session::frame_offsets() const { return state_->model->embodiment().frame_offsets; }
+uint32_t Session::epoch() const noexcept { return state_->epoch.load(); }
+void Session::reset() { ++state_->epoch; }
 const Tensor& Session::predicted_latents() const {
   if (!state_->predicted_any) throw InputError("Session::predicted_latents: nothing predicted yet: call infer");
   return state_->observed ? state_->predicted_with_first : state_->predicted;

@@ -59,8 +59,10 @@ class WAMCORE_API Session : public Policy {
   double dt() const override;
   int horizon() const override;
   int dof() const override;
+  std::vector<int> frame_offsets() const override;
+  uint32_t epoch() const noexcept override;
 
-  /// Forgets all frames; the next infer() starts a new context.
+  /// Forgets all frames: the next infer() starts a new context, and chunks made before are void. From any thread.
   void reset();
 
   /// The latents of the last chunk, [channels, frames, height, width]: the observed first frame when the chunk started a
