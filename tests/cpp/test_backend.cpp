@@ -1,0 +1,147 @@
+// The seam between model and backends: the same plans on the plain loop over operations and on the fused program, with
+// any number of threads, on random small models.
+#include <random>
+
+#include "check.h"
+#include "flow/denoiser.h"
+#include "wamcore/error.h"
+
+using namespace wam;
+
+namespace {
+
+std::mt19937 rng(std::random_device{}());
+int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(rng); }
+std::vector<float> randn(int64_t n) {
+  std::normal_distribution<float> d;
+  std::vector<float> v(static_cast<size_t>(n));
+  for (float& x : v) x = d(rng);
+  return v;
+}
+
+DitConfig random_config(bool i2v, bool clip) {
+  DitConfig c;
+  c.model_type = i2v ? "i2v" : "ti2v";
+  c.num_heads = pick(1, 3);
+  c.dim = c.num_heads * 2 * pick(3, 12);
+  c.ffn_dim = pick(5, 60), c.freq_dim = 2 * pick(2, 20), c.num_layers = pick(1, 3);
+  c.frame_seqlen = 6, c.text_len = pick(1, 9), c.text_dim = pick(1, 20);
+  c.out_dim = pick(1, 5), c.in_dim = i2v ? 2 * c.out_dim + 4 : c.out_dim, c.concat_first_frame_latent = i2v;
+  c.max_chunk_size = 2, c.num_frame_per_block = 2, c.num_action_per_block = pick(1, 9), c.num_state_per_block = 1;
+  c.action_dim = pick(1, 7), c.max_state_dim = pick(1, 9), c.hidden_size = pick(3, 30);
+  c.local_attn_size = 5;
+  if (clip) c.clip_dim = pick(2, 20), c.clip_tokens = pick(1, 9);
+  return c;
+}
+
+// Weights that depend on the name alone, so that two models made apart are the same.
+Tensor weight(const std::string& name, const Shape& shape) {
+  std::mt19937 mine(static_cast<uint32_t>(std::hash<std::string>{}(name)));
+  std::normal_distribution<float> d(0.0f, 0.3f);
+  Tensor t(shape);
+  for (int64_t i = 0; i < t.numel(); ++i) t.data<float>()[i] = d(mine);
+  return t;
+}
+
+struct Chunk {
+  std::vector<float> prefill, video, action;
+};
+
+struct Inputs {
+  std::vector<float> text, image, first, x, y, action, state, t = {400, 300, 900};
+};
+
+Chunk run(const DitConfig& c, const std::string& device, int threads, const Inputs& in) {
+  auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
+  model->load(make_backend(device, threads), weight);
+  Denoiser d(model, 1);
+  d.set_text(0, in.text.data());
+  if (c.has_clip()) d.set_image(in.image.data());
+  const int64_t area = 24;
+  Chunk out{std::vector<float>(size_t(c.out_dim * area)), std::vector<float>(size_t(2 * c.out_dim * area)),
+            std::vector<float>(size_t(c.num_action_per_block * c.action_dim))};
+  d.prefill(0, 1, 0, in.first.data(), in.y.data(), out.prefill.data());
+  d.denoise(0, 2, 1, {.x = in.x.data(), .y = in.y.data(), .timesteps = in.t.data(), .action = in.action.data(),
+                      .state = in.state.data(), .velocity = out.video.data(), .action_velocity = out.action.data()});
+  return out;
+}
+
+Inputs inputs(const DitConfig& c) {
+  return {randn(c.text_len * c.text_dim), randn(c.clip_tokens * c.clip_dim), randn(c.out_dim * 24),
+          randn(c.out_dim * 48), randn(c.cond_channels() * 48 + 1), randn(c.num_action_per_block * c.action_dim),
+          randn(c.max_state_dim)};
+}
+
+}  // namespace
+
+TEST(fused_and_plain_programs_agree) {
+  for (int round = 0; round < 12; ++round) {
+    const DitConfig c = random_config(round & 1, round & 2);
+    const Inputs in = inputs(c);
+    const Chunk a = run(c, "cpu-ops", 1, in), b = run(c, "cpu", int(pick(1, 3)), in);
+    CHECK(check::relative_error(b.prefill, a.prefill, a.prefill.size()) < 2e-5);
+    CHECK(check::relative_error(b.video, a.video, a.video.size()) < 2e-5);
+    CHECK(check::relative_error(b.action, a.action, a.action.size()) < 2e-5);
+  }
+}
+
+TEST(prefill_for_memory_only_leaves_the_same_memory) {
+  const DitConfig c = random_config(false, false);
+  const Inputs in = inputs(c);
+  auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
+  model->load(make_backend("cpu", 1), weight);
+  Denoiser a(model, 1), b(model, 1);
+  std::vector<float> velocity(size_t(c.out_dim * 24)), ka, va, kb, vb;
+  for (Denoiser* d : {&a, &b}) d->set_text(0, in.text.data());
+  a.prefill(0, 1, 0, in.first.data(), nullptr);
+  b.prefill(0, 1, 0, in.first.data(), nullptr, velocity.data());
+  for (int64_t layer = 0; layer < c.num_layers; ++layer) {
+    a.memory(0).copy(layer, ka, va);
+    b.memory(0).copy(layer, kb, vb);
+    CHECK(ka == kb && va == vb);
+  }
+}
+
+TEST(taps_show_intermediate_values) {
+  const DitConfig c = random_config(true, true);
+  const Inputs in = inputs(c);
+  auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
+  model->load(make_backend("cpu-ops", 1), weight);
+  Denoiser d(model, 1);
+  std::vector<std::string> seen;
+  const Tap tap = [&](const std::string& label, const float*, int64_t, int64_t, int64_t) { seen.push_back(label); };
+  d.set_text(0, in.text.data());
+  d.set_image(in.image.data());
+  d.set_tap(&tap);
+  d.prefill(0, 1, 0, in.first.data(), in.y.data());
+  for (const char* label : {"patch_embedding", "blocks.0.self.norm1", "time_projection.1"})
+    CHECK(std::find(seen.begin(), seen.end(), label) != seen.end());
+}
+
+TEST(every_weight_is_named_before_loading) {
+  const DitConfig c = random_config(true, true);
+  DreamZero model(c, {4, 6}, "action_head.model.");
+  size_t seen = 0;
+  model.load(make_backend("cpu", 1), [&](const std::string& name, const Shape& shape) {
+    CHECK(name.rfind("action_head.model.", 0) == 0);
+    ++seen;
+    return weight(name, shape);
+  });
+  CHECK(seen == model.weights().specs().size());
+  model.program(DreamZero::Pass::denoise, 2, 3);
+  CHECK(seen == model.weights().specs().size());
+}
+
+TEST(bad_requests_are_refused) {
+  const DitConfig c = random_config(true, false);
+  CHECK_THROWS(DreamZero(c, {4, 4}, ""), ConfigError, "frame_seqlen");
+  CHECK_THROWS(make_backend("tpu", 1), DeviceError, "tpu");
+  CHECK_THROWS(make_backend("cpu", -1), DeviceError, "threads");
+  auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
+  model->load(make_backend("cpu", 1), weight);
+  Denoiser d(model, 1);
+  const Inputs in = inputs(c);
+  CHECK_THROWS(d.prefill(0, 1, 0, in.first.data(), nullptr), InputError, "missing");
+}
+
+CHECK_MAIN()

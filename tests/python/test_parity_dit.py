@@ -1,0 +1,94 @@
+"""The C++ transformer against the PyTorch reference at fresh random sizes."""
+
+import json
+import random
+
+import golden
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from wamcore import _core
+
+torch = pytest.importorskip("torch")
+from wamcore.reference.dit import CausalWanModel  # noqa: E402
+
+
+def random_config(rng, i2v, clip):
+    heads, z = rng.choice((1, 2, 3)), rng.choice((2, 5, 16))
+    return {
+        "model_type": "i2v" if i2v else "ti2v",
+        "frame_seqlen": 6,
+        "text_len": rng.randint(2, 12),
+        "text_dim": rng.randint(3, 40),
+        "in_dim": 2 * z + 4 if i2v else z,
+        "out_dim": z,
+        "dim": heads * 2 * rng.randint(4, 24),
+        "ffn_dim": rng.randint(10, 150),
+        "freq_dim": 2 * rng.randint(4, 60),
+        "num_heads": heads,
+        "num_layers": rng.randint(1, 3),
+        "max_chunk_size": 3,
+        "num_frame_per_block": 2,
+        "num_action_per_block": rng.randint(2, 24),
+        "num_state_per_block": 1,
+        "action_dim": rng.randint(1, 9),
+        "max_state_dim": rng.randint(1, 12),
+        "hidden_size": rng.randint(4, 60),
+        "eps": 1e-6,
+        "concat_first_frame_latent": i2v,
+        "patch_size": [1, 2, 2],
+        "clip_dim": rng.randint(4, 40) if clip else None,
+        "clip_tokens": rng.randint(2, 20) if clip else 0,
+        "qk_norm": True,
+        "cross_attn_norm": True,
+        "local_attn_size": rng.choice((3, 5, 7)),
+    }
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu-ops"])
+@pytest.mark.parametrize(("i2v", "clip"), [(True, True), (False, True), (False, False)])
+def test_sequence_of_chunks(tmp_path, i2v, clip, device):
+    seed = random.SystemRandom().randrange(2**31)
+    print("seed", seed)
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    cfg = random_config(rng, i2v, clip)
+    reference = CausalWanModel(cfg)
+    for p in reference.parameters():  # nothing at zero or one: every weight must matter
+        torch.nn.init.normal_(p, std=0.3)
+    reference = reference.double().eval()
+    weights = {k: v.float().numpy() for k, v in reference.state_dict().items()}
+    reference.load_state_dict({k: torch.from_numpy(v).double() for k, v in weights.items()})
+    save_file(weights, tmp_path / "dit.safetensors")
+    dit = _core.components.Dit(json.dumps(cfg), str(tmp_path / "dit.safetensors"), (4, 6), device=device, threads=2)
+
+    text = torch.randn(1, cfg["text_len"], cfg["text_dim"])
+    image = torch.randn(1, cfg["clip_tokens"], cfg["clip_dim"]) if clip else None
+    dit.set_context(text[0].numpy(), None if image is None else image[0].numpy())
+    double = lambda a: None if a is None else a.double()  # noqa: E731
+    cond = cfg["in_dim"] - cfg["out_dim"]
+    condition = lambda n: torch.randn(1, cond, n, 4, 6) if i2v else None  # noqa: E731
+    numpy = lambda a: None if a is None else a[0].numpy()  # noqa: E731
+
+    cache, start = None, 0
+    with torch.no_grad():
+        for chunk in range(4):
+            frames = 1 if chunk == 0 else 2
+            x, y = torch.randn(1, cfg["out_dim"], frames, 4, 6), condition(frames)
+            want, _, cache = reference(
+                x.double(), torch.zeros(1, frames), text.double(), double(image), cache, start, double(y)
+            )
+            golden.check(dit.prefill(x[0].numpy(), start, numpy(y)), want[0].numpy(), 1e-4, f"prefill {start}")
+            start += frames
+            x, y = torch.randn(1, cfg["out_dim"], 2, 4, 6), condition(2)
+            action = torch.randn(1, cfg["num_action_per_block"], cfg["action_dim"])
+            state = torch.randn(1, 1, cfg["max_state_dim"])
+            t, ta = torch.randint(0, 1000, (1, 2)), torch.randint(0, 1000, (1, 1))
+            video, act, _ = reference(
+                x.double(), t, text.double(), double(image), cache, start, double(y),
+                action.double(), ta.expand(1, action.shape[1]), state.double(),
+            )  # fmt: skip
+            times = np.append(t[0].numpy(), ta[0, 0]).astype(np.float32)
+            got = dit.denoise(x[0].numpy(), times, start, action[0].numpy(), state[0].numpy(), numpy(y))
+            golden.check(got[0], video[0].numpy(), 1e-4, f"video {start}")
+            golden.check(got[1], act[0].numpy(), 1e-4, f"action {start}")
