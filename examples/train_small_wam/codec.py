@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def _train(rank: int, world: int, folder: Path, out: Path, iterations: int, devi
     background = to_tensor(frames.median()[None]).to(device)
     bar = Progress("codec", iterations, done=first)
     for i in range(first, iterations):
-        rate = 2e-3 * min(1, (i + 1) / 40) * (0.5 + 0.5 * np.cos(np.pi * i / iterations)) + 1e-5
+        rate = 2e-3 * min(1, (i + 1) / 40) * (0.5 + 0.5 * math.cos(math.pi * i / iterations)) + 1e-5
         for group in optimiser.param_groups:
             group["lr"] = rate
         rng = np.random.default_rng([1, rank, i])

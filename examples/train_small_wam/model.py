@@ -149,8 +149,9 @@ class SmallWam(nn.Module):
         times = torch.stack([t_video.flatten(), t_action.flatten()], 1)  # [B*C, 2]
         e, e0 = self._time(times)
         _, zero = self._time(times.new_zeros(1))
-        for block in dit.blocks:
+        for block in dit.blocks[:-1]:
             x, y = self._block(block, x, y, zero, e0, text)
+        y = self._last_block(dit.blocks[-1], x, y, zero, e0, text)
         shift, scale = (dit.head.modulation + e[:, :1]).unsqueeze(2).unbind(1)
         video = F.layer_norm(y[:, : 2 * TOKENS], y.shape[-1:], eps=self.cfg["eps"]) * (1 + scale) + shift
         video = dit.unpatchify(dit.head.head(video), (2, GRID[0] // 2, GRID[1] // 2)).transpose(1, 2)
@@ -180,35 +181,47 @@ class SmallWam(nn.Module):
         """One layer over the clean tokens x [B, 42, dim] and the blocks y [B*C, 29, dim]."""
         m = block.modulation[0]
         mx = (m + zero[0]).unbind(0)  # six of [dim]
-        my = [segments(v) for v in (m + e0).unbind(2)]  # six of [B*C, 29, dim]
+        my = (m + e0).unbind(2)  # six of [B*C, 2, dim]
         eps, width = self.cfg["eps"], x.shape[-1:]
         zx = F.layer_norm(x, width, 1 + mx[1], mx[0], eps)
-        zy = F.layer_norm(y, width, eps=eps) * (1 + my[1]) + my[0]
+        zy = modulate(F.layer_norm(y, width, eps=eps), my[0], my[1])
         ax, ay = self._self_attention(block.self_attn, zx, zy)
-        x, y = x + ax * mx[2], y + ay * my[2]
-        cx, cy = self._cross_attention(block.cross_attn, block.norm3(x), block.norm3(y), text)
-        x, y = x + cx, y + cy
+        x, y = x + ax * mx[2], gated(y, ay, my[2])
+        text = self._text_rows(block.cross_attn, text)
+        x = x + self._cross_attention(block.cross_attn, block.norm3(x), *text)
+        y = y + self._cross_attention(block.cross_attn, block.norm3(y), *text)
         zx = F.layer_norm(x, width, 1 + mx[4], mx[3], eps)
-        zy = F.layer_norm(y, width, eps=eps) * (1 + my[4]) + my[3]
-        return x + block.ffn(zx) * mx[5], y + block.ffn(zy) * my[5]
+        zy = modulate(F.layer_norm(y, width, eps=eps), my[3], my[4])
+        return x + block.ffn(zx) * mx[5], gated(y, block.ffn(zy), my[5])
 
-    def _self_attention(self, attention, x, y):
+    def _last_block(self, block, x, y, zero, e0, text):
+        """As _block, without what only later layers would read: of the clean tokens keys and values are enough."""
+        m = block.modulation[0]
+        my = (m + e0).unbind(2)
+        eps, width = self.cfg["eps"], x.shape[-1:]
+        zx = F.layer_norm(x, width, 1 + m[1] + zero[0, 1], m[0] + zero[0, 0], eps)
+        zy = modulate(F.layer_norm(y, width, eps=eps), my[0], my[1])
+        _, ay = self._self_attention(block.self_attn, zx, zy, last=True)
+        y = gated(y, ay, my[2])
+        y = y + self._cross_attention(block.cross_attn, block.norm3(y), *self._text_rows(block.cross_attn, text))
+        zy = modulate(F.layer_norm(y, width, eps=eps), my[3], my[4])
+        return gated(y, block.ffn(zy), my[5])
+
+    def _self_attention(self, attention, x, y, last=False):
         heads, chunks = attention.heads, len(self.prefix_bias)
+        norm_q, norm_k = attention.norm_q.weight[self.halves], attention.norm_k.weight[self.halves]
         weight = torch.cat([attention.q.weight[self.halves], attention.k.weight[self.halves], attention.v.weight])
         bias = torch.cat([attention.q.bias[self.halves], attention.k.bias[self.halves], attention.v.bias])
 
         def project(z, angles):
             q, k, v = F.linear(z, weight, bias).chunk(3, -1)
-            q = F.rms_norm(q, q.shape[-1:], attention.norm_q.weight[self.halves], self.cfg["eps"])
-            k = F.rms_norm(k, k.shape[-1:], attention.norm_k.weight[self.halves], self.cfg["eps"])
+            q, k = rms(q, norm_q, self.cfg["eps"]), rms(k, norm_k, self.cfg["eps"])
             return (*(turn(u.unflatten(-1, (heads, -1)), angles) for u in (q, k)), v.unflatten(-1, (heads, -1)))
 
         qx, kx, vx = (u.transpose(1, 2) for u in project(x, self.clean_angles[:, None]))  # [B, heads, 42, head_dim]
         y = y.unflatten(0, (-1, chunks))
         qy, ky, vy = (u.transpose(2, 3) for u in project(y, self.noisy_angles[:, :, None]))  # [B, C, heads, 29, head_dim]
         root = 1 / math.sqrt(qx.shape[-1])
-        ax = torch.softmax(qx @ kx.mT * root + self.clean_bias, -1) @ vx
-        ax = attention.o(ax.transpose(1, 2).flatten(2))
         own = qy @ ky.mT * root
         q = qy.transpose(1, 2).flatten(2, 3)  # [B, heads, C*29, head_dim]: all blocks look at one set of clean keys
         prefix = (q @ kx.mT * root).unflatten(2, (chunks, -1)) + self.prefix_bias[:, None]
@@ -216,27 +229,41 @@ class SmallWam(nn.Module):
         n = kx.shape[2]
         past = weights[..., :n].transpose(1, 2).flatten(2, 3) @ vx
         ay = past.unflatten(2, (chunks, -1)).transpose(1, 2) + weights[..., n:] @ vy
-        return ax, attention.o(ay.transpose(2, 3).flatten(3)).flatten(0, 1)
+        ay = attention.o(ay.transpose(2, 3).flatten(3)).flatten(0, 1)
+        if last:
+            return None, ay
+        ax = torch.softmax(qx @ kx.mT * root + self.clean_bias, -1) @ vx
+        return attention.o(ax.transpose(1, 2).flatten(2)), ay
 
-    def _cross_attention(self, attention, x, y, text):
-        heads, batch = attention.heads, len(x)
-        eps = self.cfg["eps"]
-        k = F.rms_norm(attention.k(text), text.shape[-1:], attention.norm_k.weight, eps)
-        k, v = (u.unflatten(-1, (heads, -1)).transpose(1, 2) for u in (k, attention.v(text)))
-        z = torch.cat([x, y.unflatten(0, (batch, -1)).flatten(1, 2)], 1)  # one pass for all rows of a window
-        q = F.rms_norm(attention.q(z), z.shape[-1:], attention.norm_q.weight, eps)
-        q = q.unflatten(-1, (heads, -1)).transpose(1, 2)
+    def _text_rows(self, attention, text):
+        k = rms(attention.k(text), attention.norm_k.weight, self.cfg["eps"])
+        return [u.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for u in (k, attention.v(text))]
+
+    def _cross_attention(self, attention, x, k, v):
+        """x is [B, rows, dim] or [B*C, rows, dim]: all rows of a window read the same text k, v [B, heads, 16, ...]."""
+        q = rms(attention.q(x), attention.norm_q.weight, self.cfg["eps"]).reshape(len(k), -1, x.shape[-1])
+        q = q.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
         out = torch.softmax(q @ k.mT * (1 / math.sqrt(q.shape[-1])), -1) @ v
-        out = attention.o(out.transpose(1, 2).flatten(2))
-        n = x.shape[1]
-        return out[:, :n], out[:, n:].reshape(y.shape)
+        return attention.o(out.transpose(1, 2).reshape(x.shape))
 
 
-def segments(rows: torch.Tensor) -> torch.Tensor:
-    """Spreads [N, 2, dim] (video, registers) over the 29 tokens of a block."""
-    n, _, dim = rows.shape
-    video = rows[:, :1].expand(n, 2 * TOKENS, dim)
-    return torch.cat([video, rows[:, 1:].expand(n, HORIZON + 1, dim)], 1)
+def rms(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Written out: its derivative is cheaper than that of the composite function."""
+    return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + eps) * weight
+
+
+def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Shift and scale [N, 2, dim], one row for the video and one for the registers of x [N, 29, dim]."""
+    n = 2 * TOKENS
+    video = torch.addcmul(shift[:, :1], x[:, :n], 1 + scale[:, :1])
+    return torch.cat([video, torch.addcmul(shift[:, 1:], x[:, n:], 1 + scale[:, 1:])], 1)
+
+
+def gated(x: torch.Tensor, branch: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    """x + branch * gate, with a gate row for the video and one for the registers."""
+    n = 2 * TOKENS
+    video = torch.addcmul(x[:, :n], branch[:, :n], gate[:, :1])
+    return torch.cat([video, torch.addcmul(x[:, n:], branch[:, n:], gate[:, 1:])], 1)
 
 
 def turn(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
