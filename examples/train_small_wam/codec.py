@@ -1,13 +1,16 @@
-"""The codec: the family's causal VAE, small, with only its present-time taps trained, so that each frame stands alone."""
+"""The codec: the family's causal VAE, small; only its present-time taps are trained, so each frame stands alone."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.multiprocessing
 
 from wamcore.reference.vae import CausalVae
 from wamcore.sim.scene import COLOURS
@@ -26,6 +29,7 @@ CONFIG = {
     "patch_size": 2,
 }
 LATENT_NOISE = 0.1  # in place of a KL term: latents that differ less than this mean the same
+PEAK_RATE = 2e-3
 BATCH = 32  # frames per iteration, over all processes
 
 
@@ -55,40 +59,56 @@ def emphasis(x: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
 # --- training
 
 
+@dataclass
+class Run:
+    """One run of training: of the whole codec, or of the decoder behind an encoder that stays as it is."""
+
+    folder: Path
+    out: Path
+    iterations: int
+    device: str = "cpu"
+    start_from: Path | None = None  # a finished codec, whose encoder and latents are kept
+
+
 def train(folder: Path, out: Path, iterations: int, workers: int, device: str = "cpu") -> None:
     """Trains on the frames in `folder` and writes `out`; continues a run that was interrupted."""
     if not out.exists():
-        launch(_train, workers, folder, out, iterations, device)
+        launch(_train, workers, Run(folder, out, iterations, device))
 
 
-def _train(rank: int, world: int, folder: Path, out: Path, iterations: int, device: str) -> None:
+def refine_decoder(folder: Path, start: Path, out: Path, iterations: int, workers: int, device: str = "cpu") -> None:
+    """Trains the decoder of `start` further; its encoder is frozen, so that latents keep their meaning."""
+    if not out.exists():
+        launch(_train, workers, Run(folder, out, iterations, device, start))
+
+
+def _train(rank: int, world: int, run: Run) -> None:
     torch.manual_seed(0)
-    vae = build().to(device)
+    vae = build() if run.start_from is None else load(run.start_from)
+    vae.to(run.device)
     vae.zero_past_taps()
-    parameters = [p for p in vae.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0)
-    saved, first = out.with_suffix(".resume.pt"), 0
+    learn = vae if run.start_from is None else torch.nn.ModuleList((vae.decoder, vae.conv2))
+    parameters = list(learn.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.0)
+    saved, first = run.out.with_suffix(".resume.pt"), 0
     if saved.exists():
-        state = torch.load(saved, weights_only=True, map_location=device)
+        state = torch.load(saved, weights_only=True, map_location=run.device)
         vae.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         first = state["iteration"]
-    frames = Frames(folder)
-    background = to_tensor(frames.median()[None]).to(device)
-    bar = Progress("codec", iterations, done=first)
-    for i in range(first, iterations):
-        rate = 2e-3 * min(1, (i + 1) / 40) * (0.5 + 0.5 * math.cos(math.pi * i / iterations)) + 1e-5
+    frames = Frames(run.folder)
+    background = to_tensor(frames.median()[None]).to(run.device)
+    bar = Progress("codec" if run.start_from is None else "decoder", run.iterations, done=first)
+    for i in range(first, run.iterations):
+        fall = 0.5 + 0.5 * math.cos(math.pi * i / run.iterations)
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = PEAK_RATE * min(1, (i + 1) / 40) * fall + 1e-5
         rng = np.random.default_rng([1, rank, i])
         torch.manual_seed(1000 * i + rank)
         if i % 50 == 0:
             frames.refresh()
-        x = to_tensor(frames.sample(rng, BATCH // world)).to(device)
-        z = vae.encode_frame(x)
-        y = vae.decode_frame(z + LATENT_NOISE * torch.randn_like(z))
-        error = y - x
-        loss = (emphasis(x, background) * (0.5 * error.abs() + error**2)).mean() + 1e-3 * (z**2).mean()
+        x = to_tensor(frames.sample(rng, BATCH // world)).to(run.device)
+        loss = _loss(vae, x, background, frozen=run.start_from is not None)
         optimiser.zero_grad(set_to_none=False)
         loss.backward()
         average_gradients(parameters)
@@ -99,7 +119,22 @@ def _train(rank: int, world: int, folder: Path, out: Path, iterations: int, devi
             if (i + 1) % 100 == 0:
                 torch.save({"model": vae.state_dict(), "optimiser": optimiser.state_dict(), "iteration": i + 1}, saved)
     if rank == 0:
-        torch.save(finish(vae, frames), out)
+        kept = (vae.latents_mean.tolist(), vae.latents_std.tolist())
+        mean, std = kept if run.start_from else latent_statistics(vae, frames)
+        torch.save({"model": {k: v.cpu() for k, v in vae.state_dict().items()}, "mean": mean, "std": std}, run.out)
+
+
+def _loss(vae: CausalVae, x: torch.Tensor, background: torch.Tensor, frozen: bool) -> torch.Tensor:
+    if frozen:
+        with torch.no_grad():
+            z = vae.encode_frame(x)
+        spread = LATENT_NOISE / vae.latents_std.view(1, -1, 1, 1)
+        penalty = 0.0
+    else:
+        z = vae.encode_frame(x)
+        spread, penalty = LATENT_NOISE, 1e-3 * (z**2).mean()
+    error = vae.decode_frame(z + spread * torch.randn_like(z)) - x
+    return (emphasis(x, background) * (0.5 * error.abs() + error**2)).mean() + penalty
 
 
 class Frames:
@@ -128,13 +163,12 @@ class Frames:
 
 
 @torch.no_grad()
-def finish(vae: CausalVae, frames: Frames) -> dict:
-    """The trained weights and the statistics of their latents."""
+def latent_statistics(vae: CausalVae, frames: Frames) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each latent channel."""
     device = next(vae.parameters()).device
     sample = frames.sample(np.random.default_rng(2), 2048)
     z = torch.cat([vae.encode_frame(to_tensor(part).to(device)).cpu() for part in np.array_split(sample, 32)])
-    mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
-    return {"model": {k: v.cpu() for k, v in vae.state_dict().items()}, "mean": mean.tolist(), "std": std.tolist()}
+    return z.mean((0, 2, 3)).tolist(), z.std((0, 2, 3)).tolist()
 
 
 def load(path: Path) -> CausalVae:
@@ -166,7 +200,8 @@ def probe(vae: CausalVae, images: np.ndarray) -> dict:
     Returns PSNR, and for each colour `seen`, the part of its blocks (20 pixels and more) of which at least half of
     the pixels come back in their colour, and `overlap`, the mean of that share.
     """
-    back = np.concatenate([to_image(vae.decode_frame(vae.encode_frame(to_tensor(p)))) for p in np.array_split(images, 16)])
+    parts = map(to_tensor, np.array_split(images, 16))
+    back = np.concatenate([to_image(vae.decode_frame(vae.encode_frame(p))) for p in parts])
     error = ((back.astype(np.float32) - images) ** 2).mean() / 255**2
     result: dict = {"psnr_db": round(float(-10 * np.log10(error)), 2), "colours": {}}
     real, made = colour_of(images), colour_of(back)
@@ -176,21 +211,29 @@ def probe(vae: CausalVae, images: np.ndarray) -> dict:
         result["colours"][name] = {
             "seen": round(float((share >= 0.5).mean()), 3),
             "overlap": round(float(share.mean()), 3),
-            "blocks": int(len(share)),
+            "blocks": len(share),
         }
     return result
 
 
-def encode_all(folder: Path, vae: CausalVae) -> None:
+def encode_all(folder: Path, codec: Path, workers: int) -> None:
     """Writes `latents_NNN.npy` (float16 [frames, z, 4, 6]) for every shard that lacks them."""
     indices = [i for i in data.shards(folder) if not (folder / f"latents_{i:03d}.npy").exists()]
     bar = Progress("latents", len(indices))
-    for i in indices:
-        frames = np.load(folder / f"frames_{i:03d}.npy", mmap_mode="r")
-        with torch.no_grad():
-            z = [vae.encode_frame(to_tensor(frames[j : j + 256])).half() for j in range(0, len(frames), 256)]
-        np.save(folder / f"latents_{i:03d}.npy", torch.cat(z).numpy())
-        bar.advance()
+    with torch.multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for _ in pool.imap_unordered(_encode_shard, [(folder, codec, i) for i in indices]):
+            bar.advance()
+
+
+@torch.no_grad()
+def _encode_shard(job: tuple[Path, Path, int]) -> None:
+    folder, codec, index = job
+    torch.set_num_threads(1)
+    vae = load(codec)
+    frames = np.load(folder / f"frames_{index:03d}.npy", mmap_mode="r")
+    z = [vae.encode_frame(to_tensor(frames[j : j + 32])).half() for j in range(0, len(frames), 32)]
+    np.save(folder / f"latents_{index:03d}.tmp.npy", torch.cat(z).numpy())
+    os.replace(folder / f"latents_{index:03d}.tmp.npy", folder / f"latents_{index:03d}.npy")
 
 
 def gate(vae: CausalVae, images: np.ndarray, report: Path, least: float = 0.9) -> dict:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wamcore.sim import SceneCamera, Tabletop, Task
+from wamcore.sim import Tabletop, Task
 
 from .expert import expert
 from .progress import Progress

@@ -1,11 +1,10 @@
-"""The scripted expert: Markov in (tip, blocks, block velocity), so that what it does can be learnt from a few frames."""
+"""The scripted expert: Markov in (tip, blocks, block velocity), so that it can be learnt from a few frames."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from wamcore.sim import Tabletop, inverse_kinematics
-from wamcore.sim import scene
+from wamcore.sim import Tabletop, inverse_kinematics, scene
 
 SPEED = 0.26  # m/s, fastest tip
 GAIN = 7.0  # 1/s, slows the tip down near its goal

@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from wamcore.sim import Tabletop, scene
 from wamcore.reference.vae import CausalVae
+from wamcore.sim import Tabletop, scene
 
 from .codec import CONFIG as CODEC
-from .model import HORIZON, SmallWam
-from .model import text_config
+from .model import HORIZON, SmallWam, text_config
 from .text import tokenizer_json, vocabulary
 from .windows import Statistics
 

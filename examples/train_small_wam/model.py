@@ -30,10 +30,10 @@ DIT = {
     "in_dim": CODEC["z_dim"],
     "out_dim": CODEC["z_dim"],
     "dim": 128,
-    "ffn_dim": 384,
+    "ffn_dim": 256,
     "freq_dim": 128,
     "num_heads": 2,
-    "num_layers": 5,
+    "num_layers": 4,
     "max_chunk_size": BLOCKS,
     "num_frame_per_block": 2,
     "num_action_per_block": HORIZON,
@@ -122,6 +122,11 @@ class SmallWam(nn.Module):
 
     def _table(self, name: str, value: torch.Tensor) -> None:
         self.register_buffer(name, value.float(), persistent=False)
+
+    def compile_layers(self) -> None:
+        """Compiles the layers; one program serves all but the last."""
+        self._block = torch.compile(self._block, dynamic=False)
+        self._last_block = torch.compile(self._last_block, dynamic=False)
 
     def prompts(self, ids: torch.Tensor) -> torch.Tensor:
         """Text rows [B, text_len, text_dim] of token ids [B, text_len]; 0 is padding."""

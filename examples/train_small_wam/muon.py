@@ -1,4 +1,4 @@
-"""Muon: momentum, then the nearest orthogonal matrix; float32 and batched by shape, which suits CPUs without bfloat16."""
+"""Muon: momentum, then the nearest orthogonal matrix; float32, batched by shape, for CPUs without bfloat16."""
 
 from __future__ import annotations
 

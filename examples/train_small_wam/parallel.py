@@ -1,4 +1,4 @@
-"""Data-parallel training in a few processes of one thread each: on small models this beats one process of many threads."""
+"""Data-parallel training in processes of one thread each: for small models better than one process of many threads."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Word-level tokens: lower-case, split on white space, one id a word, then the end mark, then padding."""
 
-from .data import TEMPLATES
 from wamcore.sim.scene import COLOURS
+
+from .data import TEMPLATES
 
 PAD, UNKNOWN, END = 0, 1, 2
 
@@ -14,8 +15,8 @@ def vocabulary() -> dict[str, int]:
 
 def tokenize(text: str, vocab: dict[str, int], length: int) -> list[int]:
     """Ids of `text`, exactly `length` of them; what does not fit before the end mark is dropped."""
-    ids = [vocab.get(word, UNKNOWN) for word in text.lower().split()][: length - 1] + [END]
-    return ids + [PAD] * (length - len(ids))
+    ids = [vocab.get(word, UNKNOWN) for word in text.lower().split()][: length - 1]
+    return [*ids, END, *[PAD] * (length - 1 - len(ids))]
 
 
 def tokenizer_json() -> dict:

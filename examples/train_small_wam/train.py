@@ -95,9 +95,10 @@ def _train(rank: int, world: int, folder: Path, out: Path, plan: Plan) -> None:
         for optimiser, values in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(values)
         average, first = state["average"], state["iteration"]
-    forward = torch.compile(model, dynamic=False) if plan.compile else model
+    if plan.compile:
+        model.compile_layers()
     episodes = Episodes(folder)
-    statistics = episodes.statistics()
+    statistics = Episodes(folder, latents=False).statistics()
     bar = Progress("wam", plan.iterations, done=first)
     smooth_v = smooth_a = weight = 0.0
     for i in range(first, plan.iterations):
@@ -108,7 +109,7 @@ def _train(rank: int, world: int, folder: Path, out: Path, plan: Plan) -> None:
         torch.manual_seed(1000 * i + rank)
         batch = episodes.windows(rng, plan.windows // world, statistics)
         batch = {k: torch.from_numpy(v).to(plan.device) for k, v in batch.items()}
-        loss_v, loss_a = losses(forward, batch)
+        loss_v, loss_a = losses(model, batch)
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=False)
         (loss_v + ACTION_WEIGHT * loss_a).backward()

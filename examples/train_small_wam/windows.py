@@ -1,7 +1,7 @@
 """Training windows: latents, states and action chunks of the blocks that inference would meet.
 
-A runtime may replan before a chunk has ended, so the blocks a window looks back at span 8, 12 or 16 ticks, while the block
-to predict always starts now and spans 16.
+A runtime may replan before a chunk has ended, so the blocks a window looks back at span 8, 12 or 16 ticks, while the
+block to predict always starts now and spans 16.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ class Statistics:
 
 
 class Episodes:
-    """The joint data of all shards, end to end; latents too if `latents`."""
+    """The joint data of all shards, end to end; with `latents` of those that are encoded."""
 
     def __init__(self, folder: Path, latents: bool = True):
-        parts = [np.load(folder / f"shard_{i:03d}.npz") for i in data.shards(folder)]
+        indices = data.shards(folder)
+        if latents:
+            indices = [i for i in indices if (folder / f"latents_{i:03d}.npy").exists()]
+        parts = [np.load(folder / f"shard_{i:03d}.npz") for i in indices]
         self.ticks = np.concatenate([p["ticks"] for p in parts])
         self.q = np.concatenate([p["q"] for p in parts])
         self.action = np.concatenate([p["action"] for p in parts])
@@ -56,7 +59,7 @@ class Episodes:
         self.q_start = self.action_start + np.arange(len(self.ticks))
         self.frame_start = np.concatenate([[0], np.cumsum(self.ticks // data.FRAME_TICKS + 1)[:-1]])
         if latents:
-            self.latents = np.concatenate([np.load(folder / f"latents_{i:03d}.npy") for i in data.shards(folder)])
+            self.latents = np.concatenate([np.load(folder / f"latents_{i:03d}.npy") for i in indices])
 
     def statistics(self) -> Statistics:
         """Quantiles over all starts of a block; targets beyond the end of an episode are its last."""

@@ -39,7 +39,7 @@ class SceneCamera:
         self._model = model
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
 
-    def render(self, world: "Tabletop", width: int, height: int) -> np.ndarray:
+    def render(self, world: Tabletop, width: int, height: int) -> np.ndarray:
         """Returns what the scene camera sees, uint8 [height, width, 3]."""
         renderer = self._renderers.get((width, height))
         if renderer is None:
@@ -214,7 +214,7 @@ class Tabletop:
             self.success = self._judge()
 
     def _glide(self) -> None:
-        """Holds each block at its velocity; they turn at the bounds, before each other, and stop once one is touched."""
+        """Holds each block at its velocity; they turn at the bounds and before each other, and stop at the first touch."""
         if self.touched is not None:
             return
         position = np.stack([self.block(i)[:2] for i in range(3)])

@@ -1,0 +1,78 @@
+"""One command: demonstrations, codec, latents, world action model, export, evaluation, card. Continues where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import card, codec, data, evaluate, train
+from .export import export
+from .windows import Episodes
+
+
+@dataclass
+class Preset:
+    shards: int  # of 300 episodes
+    codec_iterations: int
+    decoder_iterations: int
+    plan: train.Plan
+
+
+PRESETS = {
+    "cpu": Preset(30, 700, 300, train.Plan(iterations=8000, compile=True)),
+    "gpu": Preset(60, 4000, 1000, train.Plan(iterations=30_000, windows=128, compile=True, device="cuda")),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m examples.train_small_wam", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, weights and the checkpoint")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes for data and CPU training")
+    parser.add_argument("--iterations", type=int, help="of the world action model, in place of the preset's")
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    preset, out = PRESETS[args.preset], args.out
+    if args.iterations:
+        preset.plan.iterations = args.iterations
+    device = preset.plan.device
+    trainers = 1 if device == "cuda" else min(args.workers, 4)
+    folder, checkpoint = out / "data", out / "checkpoint"
+    seconds = json.loads((out / "seconds.json").read_text()) if (out / "seconds.json").exists() else {}
+
+    def stage(name: str, work, *arguments) -> None:
+        began = time.time()
+        work(*arguments)
+        seconds[name] = round(seconds.get(name, 0) + time.time() - began)
+        (out / "seconds.json").write_text(json.dumps(seconds))
+
+    out.mkdir(parents=True, exist_ok=True)
+    stage("data", data.generate, folder, preset.shards, args.workers)
+    stage("codec", codec.train, folder, out / "codec.pt", preset.codec_iterations, trainers, device)
+    vae = codec.load(out / "codec.pt")
+    images = codec.Frames(folder).sample(np.random.default_rng(4), 512)
+    codec.gate(vae, images, out / "codec.json")
+    stage("latents", codec.encode_all, folder, out / "codec.pt", args.workers)
+    stage("wam", train.train, folder, out / "wam.pt", preset.plan, trainers)
+    refine = (folder, out / "codec.pt", out / "codec_refined.pt", preset.decoder_iterations, trainers, device)
+    stage("decoder", codec.refine_decoder, *refine)
+    vae = codec.load(out / "codec_refined.pt")
+    codec.gate(vae, images, out / "codec.json")
+    export(checkpoint, train.load(out / "wam.pt"), vae, Episodes(folder, latents=False).statistics())
+    stage("evaluation", _evaluate, checkpoint, out / "evaluation.json")
+    evaluate.strip(checkpoint, checkpoint / "prediction.png")
+    card.write(checkpoint, out)
+
+
+def _evaluate(checkpoint: Path, out: Path) -> None:
+    out.write_text(json.dumps(evaluate.evaluate(checkpoint), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

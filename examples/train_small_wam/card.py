@@ -1,0 +1,155 @@
+"""Writes the model card from what was measured; run again it gives the same text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+
+from .model import DIT
+from .windows import STRIDES
+
+TASK_TEXT = {
+    "touch": "touch the named block first",
+    "moving": "the same while all blocks glide at 4-6 cm/s",
+    "push": "push the named block over the line on the named side",
+}
+
+
+def write(checkpoint: Path, out: Path) -> None:
+    """Writes `model_card.json` and `model_card.md` into `checkpoint` from the figures in `out`."""
+    facts = collect(checkpoint, out)
+    (checkpoint / "model_card.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (checkpoint / "model_card.md").write_text(markdown(facts))
+
+
+def collect(checkpoint: Path, out: Path) -> dict:
+    def read(name: str, otherwise=None):
+        path = out / name
+        return json.loads(path.read_text()) if path.exists() else otherwise
+
+    parts = {"transformer": 0, "text encoder": 0, "codec": 0}
+    prefixes = {"model": "transformer", "text_encoder": "text encoder", "vae": "codec"}
+    with safe_open(checkpoint / "model.safetensors", "pt") as file:
+        for name in file.keys():
+            tensor = file.get_tensor(name)
+            parts[prefixes[name.split(".")[1]]] += tensor.numel()
+            dtype = str(tensor.dtype).removeprefix("torch.")
+    return {
+        "name": "tabletop",
+        "family": "dreamzero ti2v",
+        "parameters": parts,
+        "dtype": dtype,
+        "file_mb": round((checkpoint / "model.safetensors").stat().st_size / 1e6, 1),
+        "transformer": {k: DIT[k] for k in ("dim", "num_heads", "num_layers", "ffn_dim", "frame_seqlen")},
+        "codec": read("codec.json"),
+        "training": read("training.json"),
+        "evaluation": read("evaluation.json"),
+    }
+
+
+def markdown(facts: dict) -> str:
+    parts, e = facts["parameters"], facts["evaluation"]
+    shape = facts["transformer"]
+    lines = [
+        "# tabletop: the bundled world action model",
+        "",
+        "A small model of the DreamZero family, trained from scratch in simulation, so that `wamcore` can be tried, tested "
+        "and measured without a download. It steers a 4-joint arm in `wamcore.sim.Tabletop` from one 96x64 camera, the "
+        "joint angles and an instruction, and predicts the pictures that it expects to see.",
+        "",
+        "It is not meant for real robots: it knows one scene, one arm, four colours and some twenty words.",
+        "",
+        "## The model",
+        "",
+        f"* transformer: {shape['num_layers']} layers, width {shape['dim']}, {shape['num_heads']} heads, feed-forward "
+        f"{shape['ffn_dim']}; {parts['transformer'] / 1e6:.2f} M parameters",
+        f"* text: 2-layer umT5-form encoder over words, trained jointly; {parts['text encoder'] / 1e6:.2f} M parameters",
+        f"* codec: causal VAE in the form of Wan 2.2, 64x96 pixels to 4x6x48 latents, {shape['frame_seqlen']} tokens a "
+        f"frame; {parts['codec'] / 1e6:.2f} M parameters. Of every 3-tap convolution in time only the present tap is used, "
+        "the others are exactly zero: each frame is coded on its own.",
+        f"* stored as {facts['dtype']}, {facts['file_mb']} MB; all figures below are of these stored weights",
+        "* a block is 0.8 s: 2 latent frames (after 8 and 16 ticks of 50 ms), 16 joint targets, 1 state",
+        "",
+        "Words are lower-cased, split at white space and looked up in `tokenizer.json`; an end mark follows, then padding.",
+        "",
+    ]
+    if e:
+        lines += _results(e)
+    if facts["codec"]:
+        lines += _codec(facts["codec"])
+    if facts["training"]:
+        lines += ["## Training", ""] + [f"* {k}: {v}" for k, v in facts["training"].items()]
+        lines += [
+            f"* windows of 4 blocks look back with a stride of {', '.join(map(str, STRIDES))} ticks, since a runtime may "
+            "replan before a chunk has ended",
+            "* `python -m examples.train_small_wam --out DIR` repeats it; results vary a little between machines",
+            "",
+        ]
+    lines += ["This page is written by `examples/train_small_wam/card.py`.", ""]
+    return "\n".join(lines)
+
+
+def _percent(entry: dict) -> str:
+    low, high = entry["interval"]
+    return f"{entry['success']:.1%} ({low:.0%}-{high:.0%})"
+
+
+def _results(e: dict) -> list[str]:
+    steps = list(next(iter(e["tasks"].values()))["steps"])
+    count = next(iter(e["tasks"].values()))["steps"][steps[0]]["episodes"]
+    lines = [
+        "## Results",
+        "",
+        f"Closed loop, {count} episodes a task that were not trained on (seeds {e['seeds'][0]} to {e['seeds'][1]}), whole "
+        f"chunks, {e['solver']} solver with shift {e['sigma_shift']}; success with the Wilson 95 % interval, by number of "
+        "flow steps.",
+        "",
+        "| task | " + " | ".join(f"{n} steps" if n != "1" else "1 step" for n in steps) + " | without the colour | random | expert |",
+        "|---" * (len(steps) + 4) + "|",
+    ]
+    for name, task in e["tasks"].items():
+        cells = [_percent(task["steps"][n]) for n in steps]
+        cells += [_percent(task[k]) if k in task else "-" for k in ("blind", "random", "expert")]
+        lines.append(f"| {name}: {TASK_TEXT[name]} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "Predicted video of the block ahead, against repeating the last picture and against what the codec can show at best:",
+        "",
+        "| task, steps | latent error | repeat last | moving pixels, dB | repeat last | codec |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, task in e["tasks"].items():
+        for n, v in task["video"].items():
+            cells = ("latent_mse", "latent_mse_copy_last", "moving_psnr_db", "moving_psnr_copy_last_db", "moving_psnr_codec_db")
+            lines.append(f"| {name}, {n} | " + " | ".join(str(v[c]) for c in cells) + " |")
+    lines += [
+        "",
+        "![Predicted above actual, the first column is the picture the episode starts from](prediction.png)",
+        "",
+        "More steps make sharper pictures, not smaller errors: PSNR prefers the blurred mean.",
+        "",
+    ]
+    return lines
+
+
+def _codec(codec: dict) -> list[str]:
+    lines = ["## Codec", "", f"Reconstruction {codec['psnr_db']} dB. Blocks that come back in their colour:", ""]
+    lines += ["| colour | seen | overlap | blocks |", "|---|---|---|---|"]
+    for name, c in codec["colours"].items():
+        lines.append(f"| {name} | {c['seen']:.1%} | {c['overlap']:.1%} | {c['blocks']} |")
+    return [*lines, ""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("figures", type=Path, help="folder with evaluation.json, codec.json and training.json")
+    args = parser.parse_args()
+    write(args.checkpoint, args.figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The fast forward of training against the reference with its cache, on random weights."""
+
+import importlib.util
+
+import pytest
+
+torch = pytest.importorskip("torch")
+if importlib.util.find_spec("mujoco") is None:  # not imported here: wamcore.sim chooses its GL first
+    pytest.skip("mujoco is not installed", allow_module_level=True)
+
+from examples.train_small_wam.model import BLOCKS, SmallWam  # noqa: E402
+
+
+@torch.no_grad()
+def test_training_forward_equals_cached_inference():
+    torch.manual_seed(0)
+    wam = SmallWam(vocab=20)
+    for p in wam.parameters():
+        p.add_(0.05 * torch.randn_like(p))
+    clean, noisy = torch.randn(2, 7, 48, 4, 6), torch.randn(2, BLOCKS, 2, 48, 4, 6)
+    action, state = torch.randn(2, BLOCKS, 16, 4), torch.rand(2, BLOCKS, 4)
+    t_video, t_action = (torch.randint(0, 1000, (2, BLOCKS)).float() for _ in range(2))
+    ids = torch.tensor([[3, 4, 5, 2] + [0] * 12, [6, 7, 2] + [0] * 13])
+    video, velocity = wam(clean, noisy, action, state, t_video, t_action, ids)
+    text, cache = wam.prompts(ids), None
+    for c in range(BLOCKS):
+        seen = clean[:, :1] if c == 0 else clean[:, 2 * c - 1 : 2 * c + 1]
+        frames = seen.shape[1]
+        at = 0 if c == 0 else 2 * c - 1
+        _, _, cache = wam.dit(seen.transpose(1, 2), torch.zeros(2, frames), text, None, cache, at)
+        times = t_video[:, c : c + 1].expand(2, 2), t_action[:, c : c + 1].expand(2, 16)
+        registers = action[:, c], times[1], state[:, c : c + 1]
+        v, a, _ = wam.dit(noisy[:, c].transpose(1, 2), times[0], text, None, cache, 2 * c + 1, None, *registers)
+        torch.testing.assert_close(video[:, c], v.transpose(1, 2), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(velocity[:, c], a, rtol=1e-4, atol=1e-5)
