@@ -1,4 +1,4 @@
-"""One command: demonstrations, codec, latents, world action model, export, evaluation, card. Continues where it stopped."""
+"""One command: demonstrations, codec, latents, world action model, export, evaluation, card; it resumes."""
 
 from __future__ import annotations
 

@@ -11,6 +11,14 @@ from safetensors import safe_open
 from .model import DIT
 from .windows import STRIDES
 
+BASELINES = {"blind": "without the colour", "random": "random", "expert": "expert"}
+VIDEO_COLUMNS = (
+    "latent_mse",
+    "latent_mse_copy_last",
+    "moving_psnr_db",
+    "moving_psnr_copy_last_db",
+    "moving_psnr_codec_db",
+)
 TASK_TEXT = {
     "touch": "touch the named block first",
     "moving": "the same while all blocks glide at 4-6 cm/s",
@@ -56,9 +64,9 @@ def markdown(facts: dict) -> str:
     lines = [
         "# tabletop: the bundled world action model",
         "",
-        "A small model of the DreamZero family, trained from scratch in simulation, so that `wamcore` can be tried, tested "
-        "and measured without a download. It steers a 4-joint arm in `wamcore.sim.Tabletop` from one 96x64 camera, the "
-        "joint angles and an instruction, and predicts the pictures that it expects to see.",
+        "A small model of the DreamZero family, trained from scratch in simulation, so that `wamcore` can be tried, "
+        "tested and measured without a download. It steers a 4-joint arm in `wamcore.sim.Tabletop` from one 96x64 "
+        "camera, the joint angles and an instruction, and predicts the pictures that it expects to see.",
         "",
         "It is not meant for real robots: it knows one scene, one arm, four colours and some twenty words.",
         "",
@@ -66,14 +74,15 @@ def markdown(facts: dict) -> str:
         "",
         f"* transformer: {shape['num_layers']} layers, width {shape['dim']}, {shape['num_heads']} heads, feed-forward "
         f"{shape['ffn_dim']}; {parts['transformer'] / 1e6:.2f} M parameters",
-        f"* text: 2-layer umT5-form encoder over words, trained jointly; {parts['text encoder'] / 1e6:.2f} M parameters",
-        f"* codec: causal VAE in the form of Wan 2.2, 64x96 pixels to 4x6x48 latents, {shape['frame_seqlen']} tokens a "
-        f"frame; {parts['codec'] / 1e6:.2f} M parameters. Of every 3-tap convolution in time only the present tap is used, "
-        "the others are exactly zero: each frame is coded on its own.",
+        f"* text: 2-layer umT5-form encoder over words, trained along; {parts['text encoder'] / 1e6:.2f} M parameters",
+        f"* codec: causal VAE in the form of Wan 2.2, 64x96 pixels to 4x6x48 latents, {shape['frame_seqlen']} tokens "
+        f"a frame; {parts['codec'] / 1e6:.2f} M parameters. Of every 3-tap convolution in time only the present tap "
+        "is used, the others are exactly zero: each frame is coded on its own.",
         f"* stored as {facts['dtype']}, {facts['file_mb']} MB; all figures below are of these stored weights",
         "* a block is 0.8 s: 2 latent frames (after 8 and 16 ticks of 50 ms), 16 joint targets, 1 state",
         "",
-        "Words are lower-cased, split at white space and looked up in `tokenizer.json`; an end mark follows, then padding.",
+        "Words are lower-cased, split at white space and looked up in `tokenizer.json`; an end mark follows, then "
+        "padding.",
         "",
     ]
     if e:
@@ -83,8 +92,8 @@ def markdown(facts: dict) -> str:
     if facts["training"]:
         lines += ["## Training", ""] + [f"* {k}: {v}" for k, v in facts["training"].items()]
         lines += [
-            f"* windows of 4 blocks look back with a stride of {', '.join(map(str, STRIDES))} ticks, since a runtime may "
-            "replan before a chunk has ended",
+            f"* windows of 4 blocks look back with a stride of {', '.join(map(str, STRIDES))} ticks, since a runtime "
+            "may replan before a chunk has ended",
             "* `python -m examples.train_small_wam --out DIR` repeats it; results vary a little between machines",
             "",
         ]
@@ -103,28 +112,27 @@ def _results(e: dict) -> list[str]:
     lines = [
         "## Results",
         "",
-        f"Closed loop, {count} episodes a task that were not trained on (seeds {e['seeds'][0]} to {e['seeds'][1]}), whole "
-        f"chunks, {e['solver']} solver with shift {e['sigma_shift']}; success with the Wilson 95 % interval, by number of "
-        "flow steps.",
+        f"Closed loop, {count} episodes a task that were not trained on (seeds {e['seeds'][0]} to {e['seeds'][1]}), "
+        f"whole chunks, {e['solver']} solver with shift {e['sigma_shift']}; success with the Wilson 95 % interval, by "
+        "number of flow steps.",
         "",
-        "| task | " + " | ".join(f"{n} steps" if n != "1" else "1 step" for n in steps) + " | without the colour | random | expert |",
+        "| " + " | ".join(["task", *(f"{n} step{'s' * (n != '1')}" for n in steps), *BASELINES.values()]) + " |",
         "|---" * (len(steps) + 4) + "|",
     ]
     for name, task in e["tasks"].items():
         cells = [_percent(task["steps"][n]) for n in steps]
-        cells += [_percent(task[k]) if k in task else "-" for k in ("blind", "random", "expert")]
+        cells += [_percent(task[k]) if k in task else "-" for k in BASELINES]
         lines.append(f"| {name}: {TASK_TEXT[name]} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "Predicted video of the block ahead, against repeating the last picture and against what the codec can show at best:",
+        "Predicted video of the block ahead, against repeating the last picture and what the codec can show at best:",
         "",
         "| task, steps | latent error | repeat last | moving pixels, dB | repeat last | codec |",
         "|---|---|---|---|---|---|",
     ]
     for name, task in e["tasks"].items():
         for n, v in task["video"].items():
-            cells = ("latent_mse", "latent_mse_copy_last", "moving_psnr_db", "moving_psnr_copy_last_db", "moving_psnr_codec_db")
-            lines.append(f"| {name}, {n} | " + " | ".join(str(v[c]) for c in cells) + " |")
+            lines.append(f"| {name}, {n} | " + " | ".join(str(v[c]) for c in VIDEO_COLUMNS) + " |")
     lines += [
         "",
         "![Predicted above actual, the first column is the picture the episode starts from](prediction.png)",

@@ -1,4 +1,4 @@
-"""The world action model to train: the family's modules, and a faster forward for teacher forcing over their parameters.
+"""The model to train: the family's modules, and a faster forward for teacher forcing over their parameters.
 
 The slow, obvious forward is `wamcore.reference`; a test holds the two against each other.
 """
@@ -225,7 +225,8 @@ class SmallWam(nn.Module):
 
         qx, kx, vx = (u.transpose(1, 2) for u in project(x, self.clean_angles[:, None]))  # [B, heads, 42, head_dim]
         y = y.unflatten(0, (-1, chunks))
-        qy, ky, vy = (u.transpose(2, 3) for u in project(y, self.noisy_angles[:, :, None]))  # [B, C, heads, 29, head_dim]
+        # [B, C, heads, 29, head_dim]
+        qy, ky, vy = (u.transpose(2, 3) for u in project(y, self.noisy_angles[:, :, None]))
         root = 1 / math.sqrt(qx.shape[-1])
         own = qy @ ky.mT * root
         q = qy.transpose(1, 2).flatten(2, 3)  # [B, heads, C*29, head_dim]: all blocks look at one set of clean keys

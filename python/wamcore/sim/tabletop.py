@@ -214,7 +214,7 @@ class Tabletop:
             self.success = self._judge()
 
     def _glide(self) -> None:
-        """Holds each block at its velocity; they turn at the bounds and before each other, and stop at the first touch."""
+        """Holds each block at its velocity; they turn at the bounds and before each other, stop at a touch."""
         if self.touched is not None:
             return
         position = np.stack([self.block(i)[:2] for i in range(3)])
