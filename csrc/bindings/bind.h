@@ -7,6 +7,7 @@ namespace wam::bindings {
 
 void bind_data(pybind11::module_& m);  // Observation, ActionChunk, Policy
 void bind_dit(pybind11::module_& components);
+void bind_encoders(pybind11::module_& components);
 void bind_io(pybind11::module_& m);  // WeightStore, SafetensorsFile
 
 }  // namespace wam::bindings

@@ -18,4 +18,5 @@ PYBIND11_MODULE(_core, m) {
   wam::bindings::bind_io(m);
   auto components = m.def_submodule("components", "Parts of a model by themselves, for comparison and debugging.");
   wam::bindings::bind_dit(components);
+  wam::bindings::bind_encoders(components);
 }
