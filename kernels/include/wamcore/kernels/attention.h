@@ -7,7 +7,7 @@
 namespace wam::kernels {
 
 /// Largest head_dim: it bounds the accumulators that kernels keep on the stack.
-inline constexpr int64_t kMaxHeadDim = 512;
+inline constexpr int64_t kMaxHeadDim = 1024;
 
 /// A run of keys and values that lie together, read in place.
 struct KeySpan {
