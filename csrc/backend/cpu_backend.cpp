@@ -36,6 +36,30 @@ void CpuOps::modulation(const kernels::ModulationParams& p) {
 void CpuOps::combine(const kernels::CombineParams& p) {
   pool_.run([&](const Team& team) { kernels::combine(p, team); });
 }
+void CpuOps::conv(const kernels::ConvParams& p) {
+  pool_.run([&](const Team& team) { kernels::conv(p, team); });
+}
+void CpuOps::channel_norm(const kernels::ChannelNormParams& p) {
+  pool_.run([&](const Team& team) { kernels::channel_norm(p, team); });
+}
+void CpuOps::affine(const kernels::AffineParams& p) {
+  pool_.run([&](const Team& team) { kernels::affine(p, team); });
+}
+void CpuOps::upsample(const kernels::UpsampleParams& p) {
+  pool_.run([&](const Team& team) { kernels::upsample(p, team); });
+}
+void CpuOps::pixel_unshuffle(const kernels::PixelShuffleParams& p) {
+  pool_.run([&](const Team& team) { kernels::pixel_unshuffle(p, team); });
+}
+void CpuOps::pixel_shuffle(const kernels::PixelShuffleParams& p) {
+  pool_.run([&](const Team& team) { kernels::pixel_shuffle(p, team); });
+}
+void CpuOps::average_down(const kernels::AverageDownParams& p) {
+  pool_.run([&](const Team& team) { kernels::average_down(p, team); });
+}
+void CpuOps::repeat_up(const kernels::RepeatUpParams& p) {
+  pool_.run([&](const Team& team) { kernels::repeat_up(p, team); });
+}
 void CpuOps::feed_forward(const kernels::FeedForwardParams& p) {
   pool_.run([&](const Team& team) { kernels::feed_forward(p, team); });
 }

@@ -22,6 +22,14 @@ class CpuOps final : public Ops {
   void unpatchify(const kernels::UnpatchifyParams& p) override;
   void modulation(const kernels::ModulationParams& p) override;
   void combine(const kernels::CombineParams& p) override;
+  void conv(const kernels::ConvParams& p) override;
+  void channel_norm(const kernels::ChannelNormParams& p) override;
+  void affine(const kernels::AffineParams& p) override;
+  void upsample(const kernels::UpsampleParams& p) override;
+  void pixel_unshuffle(const kernels::PixelShuffleParams& p) override;
+  void pixel_shuffle(const kernels::PixelShuffleParams& p) override;
+  void average_down(const kernels::AverageDownParams& p) override;
+  void repeat_up(const kernels::RepeatUpParams& p) override;
   void feed_forward(const kernels::FeedForwardParams& p);
 
  private:

@@ -1,7 +1,9 @@
 #pragma once
 
 #include "wamcore/kernels/attention.h"
+#include "wamcore/kernels/conv.h"
 #include "wamcore/kernels/embed.h"
+#include "wamcore/kernels/frames.h"
 #include "wamcore/kernels/gemm.h"
 #include "wamcore/kernels/norm.h"
 
@@ -22,6 +24,14 @@ class Ops {
   virtual void unpatchify(const kernels::UnpatchifyParams& p) = 0;
   virtual void modulation(const kernels::ModulationParams& p) = 0;
   virtual void combine(const kernels::CombineParams& p) = 0;
+  virtual void conv(const kernels::ConvParams& p) = 0;
+  virtual void channel_norm(const kernels::ChannelNormParams& p) = 0;
+  virtual void affine(const kernels::AffineParams& p) = 0;
+  virtual void upsample(const kernels::UpsampleParams& p) = 0;
+  virtual void pixel_unshuffle(const kernels::PixelShuffleParams& p) = 0;
+  virtual void pixel_shuffle(const kernels::PixelShuffleParams& p) = 0;
+  virtual void average_down(const kernels::AverageDownParams& p) = 0;
+  virtual void repeat_up(const kernels::RepeatUpParams& p) = 0;
 };
 
 }  // namespace wam

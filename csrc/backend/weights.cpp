@@ -1,6 +1,7 @@
 #include "backend/weights.h"
 
 #include "wamcore/error.h"
+#include "wamcore/kernels/conv.h"
 #include "wamcore/kernels/gemm.h"
 
 namespace wam {
@@ -20,7 +21,17 @@ int WeightTable::add(const std::string& name, Shape shape, WeightUse use) {
 
 namespace {
 
-// A convolution weight [out, ...] counts as a matrix [out, product of the rest]; category weights [1, in, out] as [in, out].
+Tensor packed_conv(const WeightSpec& spec, const Tensor& raw, uint32_t& live) {
+  const Shape& s = spec.shape;
+  const size_t at = s.size() - 2;
+  const kernels::ConvShape shape{.out = s[0], .in = s[1], .time = at == 3 ? s[2] : 1, .rows = s[at], .cols = s[at + 1]};
+  Tensor out({kernels::packed_conv_size(shape)});
+  live = kernels::pack_conv(raw.data<float>(), shape, out.data<float>());
+  return out;
+}
+
+// A convolution weight [out, ...] counts as a matrix [out, product of the rest]; category weights [1, in, out] as [in,
+// out].
 Tensor packed(const WeightSpec& spec, const Tensor& raw) {
   const bool transposed = spec.use == WeightUse::matrix_transposed;
   const int64_t last = spec.shape.back();
@@ -41,9 +52,19 @@ Tensor packed(const WeightSpec& spec, const Tensor& raw) {
 
 PackedWeights::PackedWeights(const WeightTable& table, const WeightSource& source) {
   tensors_.reserve(table.specs().size());
+  live_taps_.resize(table.specs().size());
   for (const WeightSpec& spec : table.specs()) {
     Tensor raw = source(spec.name, spec.shape);
-    tensors_.push_back(spec.use == WeightUse::vector ? std::move(raw) : packed(spec, raw));
+    switch (spec.use) {
+      case WeightUse::vector:
+        tensors_.push_back(std::move(raw));
+        break;
+      case WeightUse::conv:
+        tensors_.push_back(packed_conv(spec, raw, live_taps_[tensors_.size()]));
+        break;
+      default:
+        tensors_.push_back(packed(spec, raw));
+    }
   }
 }
 

@@ -14,11 +14,12 @@ namespace wam {
 enum class WeightUse : uint8_t {
   matrix,             // [out, in], a torch Linear (or a convolution flattened to it)
   matrix_transposed,  // [in, out], y = x W
+  conv,               // [out, in, rows, cols] or [out, in, time, rows, cols]
   vector,             // read as it is
 };
 struct WeightSpec {
-  std::string name;   // the checkpoint's key
-  Shape shape;        // as in the checkpoint
+  std::string name;  // the checkpoint's key
+  Shape shape;       // as in the checkpoint
   WeightUse use = WeightUse::vector;
 };
 
@@ -36,14 +37,17 @@ class WeightTable {
 /// Gives a tensor as float32 of exactly that shape, or throws WeightError.
 using WeightSource = std::function<Tensor(const std::string& name, const Shape& shape)>;
 
-/// Weights as the CPU kernels read them: matrices in panels, vectors as they are.
+/// Weights as the CPU kernels read them: matrices and convolutions in panels, vectors as they are.
 class PackedWeights {
  public:
   PackedWeights(const WeightTable& table, const WeightSource& source);
   const float* data(int id) const { return id < 0 ? nullptr : tensors_[static_cast<size_t>(id)].data<float>(); }
+  /// Of a convolution: bit t is set when time tap t has a weight other than zero.
+  uint32_t live_taps(int id) const { return live_taps_[static_cast<size_t>(id)]; }
 
  private:
   std::vector<Tensor> tensors_;
+  std::vector<uint32_t> live_taps_;
 };
 
 }  // namespace wam

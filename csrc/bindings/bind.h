@@ -5,6 +5,7 @@
 // Each bind_*.cpp adds one group of names to the module; core.cpp calls them in order.
 namespace wam::bindings {
 
+void bind_components(pybind11::module_& m);  // components: codecs and preprocessing, one by one
 void bind_data(pybind11::module_& m);  // Observation, ActionChunk, Policy
 void bind_dit(pybind11::module_& components);
 void bind_encoders(pybind11::module_& components);

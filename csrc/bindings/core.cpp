@@ -19,4 +19,5 @@ PYBIND11_MODULE(_core, m) {
   auto components = m.def_submodule("components", "Parts of a model by themselves, for comparison and debugging.");
   wam::bindings::bind_dit(components);
   wam::bindings::bind_encoders(components);
+  wam::bindings::bind_components(components);
 }

@@ -113,7 +113,7 @@ PACKED = kernels.pack_weight(np.zeros((6, 6), np.float32))
         ("qk_norm_rope", (HEADS, HEADS.copy()), {"cos": F, "sin": F}, "head_dim must be even"),
         ("attention", (HEADS, [], HEADS.copy()), {"scale": 1.0}, "at least one key"),
         ("attention", (HEADS, [(HEADS, HEADS[:3])], HEADS.copy()), {"scale": 1.0}, r"v of a span must be \[4, 2, 3\]"),
-        ("attention", (np.zeros((1, 1, 513), np.float32), [], HEADS.copy()), {"scale": 1.0}, "1 to 512"),
+        ("attention", (np.zeros((1, 1, 1025), np.float32), [], HEADS.copy()), {"scale": 1.0}, "1 to 1024"),
     ],
 )
 def test_wrong_shapes(call, name, args, kwargs, message):
