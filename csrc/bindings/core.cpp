@@ -16,6 +16,7 @@ PYBIND11_MODULE(_core, m) {
   py::register_exception<wam::RobotError>(m, "RobotError", base);
   wam::bindings::bind_data(m);
   wam::bindings::bind_io(m);
+  wam::bindings::bind_session(m);
   auto components = m.def_submodule("components", "Parts of a model by themselves, for comparison and debugging.");
   wam::bindings::bind_dit(components);
   wam::bindings::bind_encoders(components);

@@ -50,4 +50,69 @@ DitConfig read_dit_config(const json::Node& node) {
   return c;
 }
 
+namespace {
+
+SampleConfig read_sample(json::Fields& f) {
+  SampleConfig s;
+  s.steps = static_cast<int>(f.need("num_inference_steps").integer(1, 1000));
+  s.shift = f.need("sigma_shift").number();
+  const json::Node solver = f.need("solver");
+  solver.choice({"unipc", "euler"});
+  s.solver = solver.string();
+  s.guidance = f.need("cfg_scale").number();
+  const json::Node mask = f.need("dit_step_mask");
+  if (!mask.is_null())
+    for (const json::Node& step : mask.array()) s.step_mask.push_back(step.boolean());
+  if (!s.step_mask.empty() && !s.step_mask[0]) mask.fail("the first step must run");
+  s.dynamic_skip = f.need("dynamic_cache_schedule").boolean();
+  s.decoupled = f.need("decouple_inference_noise").boolean();
+  s.video_final_noise = f.need("video_inference_final_noise").number();
+  s.seed = static_cast<uint64_t>(f.need("seed").integer(0));
+  return s;
+}
+
+void check(const DreamZeroConfig& c, const json::Fields& f) {
+  if (c.dit.has_clip() != c.clip.has_value())
+    f.fail("image_encoder_cfg and diffusion_model_cfg.clip_dim contradict each other");
+  if (c.dit.text_dim != c.text.dim) f.fail("text_encoder_cfg.dim and diffusion_model_cfg.text_dim contradict each other");
+  if (c.dit.out_dim != c.vae.z_dim) f.fail("vae_cfg.z_dim and diffusion_model_cfg.out_dim contradict each other");
+  if (c.dit.num_action_per_block != c.action_horizon || c.dit.action_dim != c.action_dim)
+    f.fail("action_horizon and action_dim contradict diffusion_model_cfg");
+  if (c.dit.cond_channels() && c.dit.cond_channels() != 4 + c.vae.z_dim)
+    f.fail("conditioning channels must be 4 mask channels and the latents");
+  const int64_t window = 1 + (c.num_frames - 1) / c.vae.temporal_stride();
+  if (c.dit.cond_channels() && window < c.dit.num_frame_per_block)
+    f.fail("num_frames makes fewer latent frames than a block has");
+}
+
+}  // namespace
+
+DreamZeroConfig DreamZeroConfig::read(const std::string& path) {
+  const json::Value document = json::read(path);
+  json::Fields top = json::Node(document, "config").fields();
+  DreamZeroConfig c;
+  top.need("model_type").choice({"dreamzero"});
+  c.action_horizon = top.need("action_horizon").integer(1, kMost);
+  c.action_dim = top.need("action_dim").integer(1, kMost);
+  top.ignore({"backbone_cfg"});
+  json::Fields head = top.need("action_head_cfg").fields();
+  head.ignore({"_target_"});
+  json::Fields f = head.need("config").fields();
+  c.dit = read_dit_config(f.need("diffusion_model_cfg"));
+  c.text = TextEncoderConfig::parse(f.need("text_encoder_cfg"));
+  const json::Node clip = f.need("image_encoder_cfg");
+  if (!clip.is_null()) c.clip = ClipConfig::parse(clip);
+  c.vae = VaeConfig::parse(f.need("vae_cfg"));
+  c.sample = read_sample(f);
+  c.num_frames = f.need("num_frames").integer(1, kMost);
+  const std::vector<json::Node> target = f.need("target_video_hw").array(2);
+  if (target[0].is_null() != target[1].is_null()) f.fail("target_video_hw: wanted two sizes or two nulls");
+  if (!target[0].is_null()) c.target_height = target[0].integer(1, 8192), c.target_width = target[1].integer(1, 8192);
+  f.finish();
+  head.finish();
+  top.finish();
+  check(c, f);
+  return c;
+}
+
 }  // namespace wam

@@ -1,9 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "io/json.h"
+#include "model/codecs/clip_vision_config.h"
+#include "model/codecs/text_encoder_config.h"
+#include "model/codecs/vae_config.h"
 #include "wamcore/export.h"
 
 namespace wam {
@@ -26,6 +31,33 @@ struct DitConfig {
   int64_t head_dim() const { return dim / num_heads; }
   int64_t cond_channels() const { return concat_first_frame_latent ? in_dim - out_dim : 0; }
   bool has_clip() const { return clip_tokens > 0; }
+};
+
+/// How chunks are sampled unless the session says otherwise.
+struct SampleConfig {
+  int steps = 16;
+  double shift = 5.0;
+  std::string solver = "unipc";        // or "euler"
+  double guidance = 5.0;               // video only; 1: the unconditional branch is not run
+  std::vector<bool> step_mask;         // which steps run the model; empty: all
+  bool dynamic_skip = false;           // overrides the mask
+  bool decoupled = false;              // video ends at video_final_noise instead of 0
+  double video_final_noise = 0.8;
+  uint64_t seed = 1140;
+};
+
+/// config.json of a checkpoint: the policy head and its parts.
+struct DreamZeroConfig {
+  int64_t action_horizon = 0, action_dim = 0;
+  DitConfig dit;
+  TextEncoderConfig text;
+  std::optional<ClipConfig> clip;
+  VaeConfig vae;
+  SampleConfig sample;
+  int64_t num_frames = 33;             // pixel frames of a full window
+  int64_t target_height = 0, target_width = 0;  // the composed picture is resized to this; 0: left as it is
+
+  static DreamZeroConfig read(const std::string& path);
 };
 
 /// Reads and checks `diffusion_model_cfg`. Throws ConfigError on unknown, missing and contradictory fields.

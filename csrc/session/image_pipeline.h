@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "wamcore/embodiment.h"
+#include "wamcore/export.h"
+#include "wamcore/observation.h"
+
+namespace wam {
+
+/// Camera frames to the one picture the model was trained on: centre crop, antialiased resize, views put side by side,
+/// scaled to [-1, 1], perhaps resized once more. The same float32 arithmetic as PyTorch, so that bytes come out the same.
+class WAMCORE_API ImagePipeline {
+ public:
+  /// `target_height`, `target_width`: final size of the picture; 0: as composed.
+  ImagePipeline(const Embodiment& embodiment, int target_height, int target_width);
+
+  int height() const { return target_[0] ? target_[0] : composed_[0]; }
+  int width() const { return target_[1] ? target_[1] : composed_[1]; }
+
+  /// Frames a camera. Throws InputError or ShapeError: unknown, missing or twice the same camera, wrong size, no frames,
+  /// or not as many as the others.
+  int check(const Observation& obs) const;
+  /// Writes [frames, height, width, 3] in [-1, 1]. `obs` must have passed check().
+  void run(const Observation& obs, float* out);
+  /// The composed pictures before scaling, uint8 [frames, composed height, composed width, 3].
+  const std::vector<uint8_t>& composed() const { return bytes_; }
+  int composed_height() const { return composed_[0]; }
+  int composed_width() const { return composed_[1]; }
+
+ private:
+  // Weights of one axis: each target sample reads `count` source samples from `first`.
+  struct Axis {
+    int from = 0, to = 0, most = 0;
+    std::vector<int> first, count;
+    std::vector<float> weight;  // [to, most]
+  };
+  struct View {
+    std::string name;
+    int height = 0, width = 0;  // of the camera
+    int top = 0, left = 0, crop_height = 0, crop_width = 0;
+    bool as_it_is = false;      // neither cropped nor resized
+    Axis rows, cols;
+  };
+  static Axis antialiased(int from, int to);
+  static Axis plain(int from, int to);
+  void resize_view(const View& view, const uint8_t* rgb);
+  void place(size_t view, uint8_t* picture) const;
+
+  std::vector<View> views_;
+  std::string composition_;
+  int view_[2], composed_[2], target_[2];
+  Axis target_rows_, target_cols_;
+  std::vector<float> wide_, row_;     // resize scratch
+  std::vector<uint8_t> small_, bytes_;
+};
+
+}  // namespace wam
