@@ -57,6 +57,8 @@ std::unique_ptr<Session> make_session(std::shared_ptr<const Model> model, std::o
 
 void bind_embodiment(py::module_& m) {
   py::class_<Embodiment>(m, "Embodiment", "What robot a checkpoint was trained for.")
+      .def_static("read", &Embodiment::read, py::arg("path"),
+                  "Reads embodiment.json.\n\nRaises:\n    ConfigError: a field is unknown, missing or contradictory.")
       .def_readonly("name", &Embodiment::name)
       .def_readonly("control_hz", &Embodiment::control_hz, "Rows of a chunk a second.")
       .def_property_readonly(

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import ConfigError, WeightError
-from ._core import SafetensorsFile, WeightStore
+from ._core import Embodiment, SafetensorsFile, WeightStore
 from .upstream_embodiment import TAGS, read_json, upstream_embodiment
 
 WORKER = Path(__file__).with_name("_convert_worker.py")
@@ -114,7 +114,7 @@ def convert(
             shutil.copyfile(folder / "config.json", out / "config.json")
             notes.append("config.json is copied as it is")
         if robot is not None:
-            (out / "embodiment.json").write_text(json.dumps(robot, indent=1) + "\n")
+            _write_robot(out / "embodiment.json", robot)
             notes.append(
                 f"embodiment.json describes {embodiment}, without joint limits: add them before driving a robot"
             )
@@ -331,6 +331,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _write_robot(path: Path, robot: dict) -> None:
+    """Writes a new embodiment.json; the runtime's own reader must accept it."""
+    with path.open("x") as file:
+        file.write(json.dumps(robot, indent=1) + "\n")
+    try:
+        Embodiment.read(str(path))
+    except ConfigError:
+        path.unlink()
+        raise
+
+
 def _write_embodiment(args: argparse.Namespace) -> None:
     if args.embodiment is None:
         raise ConfigError("--embodiment-only wants --embodiment")
@@ -338,8 +349,7 @@ def _write_embodiment(args: argparse.Namespace) -> None:
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
     robot = upstream_embodiment(folder, args.embodiment, config)
     args.dst.mkdir(parents=True, exist_ok=True)
-    with (args.dst / "embodiment.json").open("x") as file:
-        file.write(json.dumps(robot, indent=1) + "\n")
+    _write_robot(args.dst / "embodiment.json", robot)
     print(f"{args.dst / 'embodiment.json'}: {args.embodiment}, without joint limits: add them before driving a robot")
 
 
