@@ -1,0 +1,188 @@
+// The session on the bundled checkpoint: no allocation once warm, failures that change nothing, the imagination knob.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <random>
+
+#include "check.h"
+#include "wamcore/error.h"
+#include "wamcore/session.h"
+
+static std::atomic<int64_t> allocations{0};
+void* operator new(size_t n) {
+  ++allocations;
+  if (void* p = std::malloc(n)) return p;
+  throw std::bad_alloc();
+}
+void* operator new(size_t n, std::align_val_t a) {
+  ++allocations;
+  const size_t align = static_cast<size_t>(a);
+  if (void* p = std::aligned_alloc(align, (n + align - 1) / align * align)) return p;
+  throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, size_t, std::align_val_t) noexcept { std::free(p); }
+
+using namespace wam;
+
+namespace {
+
+std::shared_ptr<const Model> model(const std::string& device = "cpu") {
+  return Model::load(WAMCORE_SOURCE_DIR "/python/wamcore/models/tabletop", {.device = device, .threads = 2});
+}
+
+Observation observation(const Model& m, int frames, int64_t tick) {
+  std::mt19937 rng(static_cast<uint32_t>(tick) + 1);
+  Observation obs{.tick = tick, .t_ns = static_cast<uint64_t>(tick) * 50'000'000};
+  for (const CameraSpec& c : m.embodiment().cameras) {
+    CameraFrames f{.name = c.name, .frames = frames, .height = c.height, .width = c.width};
+    f.rgb.resize(static_cast<size_t>(frames * c.height * c.width * 3));
+    for (uint8_t& byte : f.rgb) byte = static_cast<uint8_t>(rng());
+    obs.cameras.push_back(std::move(f));
+  }
+  for (int i = 0; i < m.embodiment().state_dim(); ++i) obs.state.push_back(0.1 * i);
+  return obs;
+}
+
+}  // namespace
+
+TEST(a_warm_session_allocates_nothing) {
+  const auto m = model();
+  Session session(m, {.steps = 2});
+  session.set_prompt("touch the red block");
+  ActionChunk chunk;
+  std::vector<Observation> stream;
+  for (int i = 0; i < 9; ++i) stream.push_back(observation(*m, i == 0 ? 1 : 2, 16 * i));
+  for (const Observation& obs : stream) session.infer(obs, chunk);  // a whole context and the start of the next
+  const int64_t before = allocations;
+  for (const Observation& obs : stream) session.infer(obs, chunk);
+  CHECK(allocations - before == 0);
+  CHECK(session.trace().count(Counter::images_decoded) == 0);
+}
+
+TEST(a_chunk_carries_its_observation) {
+  const auto m = model();
+  Session session(m, {.steps = 1});
+  session.set_prompt("touch the red block");
+  const Observation obs = observation(*m, 1, 7);
+  const ActionChunk a = session.infer(obs), b = session.infer(observation(*m, 2, 23));
+  CHECK(a.obs_tick == 7 && a.obs_ns == obs.t_ns && a.sequence + 1 == b.sequence && a.epoch == b.epoch);
+  CHECK(a.horizon == m->horizon() && a.dof == m->embodiment().action_dim());
+  CHECK_NEAR(a.dt * m->embodiment().control_hz, 1.0, 1e-12);
+  CHECK(session.context_start() == 5);
+  session.reset();
+  const ActionChunk c = session.infer(obs);
+  CHECK(c.epoch == a.epoch + 1 && c.q == a.q);
+}
+
+TEST(a_failed_inference_leaves_the_session_as_it_was) {
+  const auto m = model();
+  Session session(m, {.steps = 1}), twin(m, {.steps = 1});
+  CHECK_THROWS(session.infer(observation(*m, 1, 0)), InputError, "set_prompt");
+  for (Session* s : {&session, &twin}) {
+    s->set_prompt("push the blue block left");
+    s->infer(observation(*m, 1, 0));
+  }
+  Observation bad = observation(*m, 2, 16);
+  bad.state[0] = NAN;
+  CHECK_THROWS(session.infer(bad), InputError, "not finite");
+  bad = observation(*m, 2, 16);
+  bad.state.pop_back();
+  CHECK_THROWS(session.infer(bad), ShapeError, "state");
+  bad = observation(*m, 2, 16);
+  bad.cameras[0].name = "scent";
+  CHECK_THROWS(session.infer(bad), InputError, "scene");
+  bad = observation(*m, 2, 16);
+  bad.cameras[0].height = 63;
+  CHECK_THROWS(session.infer(bad), ShapeError, "63");
+  bad = observation(*m, 2, 16);
+  bad.cameras[0].rgb.pop_back();
+  CHECK_THROWS(session.infer(bad), ShapeError, "bytes");
+  CHECK_THROWS(session.infer(observation(*m, 7, 16)), InputError, "frames");
+  CHECK_THROWS(session.set_prompt("  "), InputError, "empty");
+  CHECK_THROWS(session.set_prompt_tokens(std::vector<int64_t>(99, 3)), InputError, "at most");
+  CHECK_THROWS(session.set_prompt_tokens({-1}), InputError, "vocabulary");
+  CHECK(session.infer(observation(*m, 2, 16)).q == twin.infer(observation(*m, 2, 16)).q);
+}
+
+TEST(both_programs_give_the_same_chunk) {
+  const auto a = model("cpu"), b = model("cpu-ops");
+  Session fused(a), plain(b);
+  for (Session* s : {&fused, &plain}) s->set_prompt("touch the green block");
+  for (int i = 0; i < 3; ++i) {
+    const ActionChunk x = fused.infer(observation(*a, i ? 2 : 1, 16 * i)), y = plain.infer(observation(*b, i ? 2 : 1, 16 * i));
+    CHECK(check::relative_error(x.q, y.q, x.q.size()) < 1e-4);
+  }
+}
+
+TEST(imagination_can_be_turned_down) {
+  const auto m = model();
+  const Observation obs = observation(*m, 1, 0);
+  const Shape shape = m->latent_shape();
+  const int64_t frame = shape[2] * shape[3];
+  Noise noise{std::vector<float>(static_cast<size_t>(numel(shape))), std::vector<float>(static_cast<size_t>(m->horizon() * 4))};
+  std::mt19937 rng(3);
+  std::normal_distribution<float> normal;
+  for (float& x : noise.video) x = normal(rng);
+  for (float& x : noise.action) x = normal(rng);
+  // Does latent frame f (0 is the observed one) still hold its noise?
+  const auto untouched = [&](const Tensor& latents, int64_t f) {
+    for (int64_t c = 0; c < shape[0]; ++c)
+      for (int64_t i = 0; i < frame; ++i)
+        if (latents.data<float>()[(c * (shape[1] + 1) + f) * frame + i] !=
+            noise.video[static_cast<size_t>((c * shape[1] + f - 1) * frame + i)])
+          return false;
+    return true;
+  };
+  for (const int frames : {0, 1, -1}) {
+    Session session(m, {.steps = 4, .imagine = {.frames = frames}});
+    session.set_prompt("touch the red block");
+    session.infer(obs, &noise);
+    const Tensor& latents = session.predicted_latents();
+    CHECK(untouched(latents, 1) == (frames == 0));
+    CHECK(untouched(latents, 2) == (frames != -1));
+  }
+  Session early(m, {.steps = 4, .imagine = {.frames = -1, .stop_sigma = 0.5}});
+  early.set_prompt("touch the red block");
+  for (const double q : early.infer(obs, &noise).q) CHECK(std::isfinite(q));
+  CHECK(!untouched(early.predicted_latents(), 1));
+  CHECK_THROWS(Session(m, {.imagine = {.frames = -2}}), ConfigError, "imagine");
+  CHECK_THROWS(Session(m, {.steps = 0}), ConfigError, "steps");
+  CHECK_THROWS(Session(m, {.steps = 1000000}), ConfigError, "1000000");
+  CHECK_THROWS(Session(m, {.solver = "heun"}), ConfigError, "heun");
+}
+
+TEST(guidance_runs_two_branches_and_one_is_plain) {
+  const auto m = model();
+  Session guided(m, {.steps = 2, .guidance = 3.0}), plain(m, {.steps = 2, .guidance = 1.0});
+  CHECK_THROWS(guided.set_prompt_tokens({3, 4}), InputError, "negative");
+  for (Session* s : {&guided, &plain}) {
+    s->set_prompt_tokens({3, 4}, {5});
+    s->infer(observation(*m, 1, 0));
+  }
+  CHECK(guided.trace().count(Counter::dit_forwards) == 6);  // (1 prefill + 2 steps) x 2
+  CHECK(plain.trace().count(Counter::dit_forwards) == 3);
+  // A guidance of one on two branches is no guidance: same negative as positive prompt gives the plain result.
+  Session same(m, {.steps = 2, .guidance = 3.0});
+  same.set_prompt_tokens({3, 4}, {3, 4});
+  const ActionChunk a = same.infer(observation(*m, 1, 0));
+  plain.reset();
+  CHECK(check::relative_error(a.q, plain.infer(observation(*m, 1, 0)).q, a.q.size()) < 1e-4);
+}
+
+TEST(pictures_are_made_on_demand_only) {
+  const auto m = model();
+  Session session(m, {.steps = 1});
+  session.set_prompt("touch the red block");
+  CHECK_THROWS(session.decode(), InputError, "nothing predicted");
+  CHECK_THROWS(session.predicted_latents(), InputError, "nothing predicted");
+  session.infer(observation(*m, 1, 0));
+  CHECK(session.observed_frames() == 1 && session.predicted_latents().dim(1) == m->latent_shape()[1] + 1);
+  const Tensor pictures = session.decode();
+  CHECK((pictures.shape() == Shape{2, 64, 96, 3}) && pictures.dtype() == DType::u8);
+  CHECK(session.trace().count(Counter::images_decoded) > 0);
+}
+
+CHECK_MAIN()
