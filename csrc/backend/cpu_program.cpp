@@ -36,8 +36,8 @@ CpuProgram::Array CpuProgram::at(const Slice& s, const Bindings& b) const {
   return {base + s.row * spec.cols + s.col, s.rows, s.cols, spec.cols};
 }
 
-void CpuProgram::tap(const Bindings& b, const std::string& label, const Array& a) const {
-  if (b.tap) (*b.tap)(label, a.data, a.rows, a.cols, a.stride);
+void CpuProgram::tap(const Bindings& b, const std::string& label, const Array& a, const char* part) const {
+  if (b.tap) (*b.tap)(label + part, a.data, a.rows, a.cols, a.stride);  // joins strings only when somebody looks
 }
 
 void CpuProgram::linear(const Array& in, const Array& out, WeightId weight_id, WeightId bias) const {
@@ -115,7 +115,7 @@ void CpuProgram::keys_and_values(const SelfAttentionNode& n, const SelfAttention
   const int64_t inner = n.heads * n.head_dim, half = n.head_dim / 2, end = part.begin + z.rows;
   const RopeTable* rope = n.rope == kNone ? nullptr : &plan_.ropes[static_cast<size_t>(n.rope)];
   linear(z, {k.data + part.begin * inner, z.rows, inner, inner}, part.wk, part.bk);
-  tap(b, label + ".k", {k.data + part.begin * inner, z.rows, inner, inner});
+  tap(b, label, {k.data + part.begin * inner, z.rows, inner, inner}, ".k");
   // Writes tokens [from, from + rows) of this part to `key` and `value`.
   const auto write = [&](int64_t from, int64_t rows, float* key, float* value) {
     ops_.qk_norm_rope({.x = k.data + from * inner, .y = key, .rows = rows, .heads = n.heads, .head_dim = n.head_dim,
@@ -148,17 +148,17 @@ void CpuProgram::node(const SelfAttentionNode& n, const std::string& label, cons
     ops_.layer_norm({.x = hidden.data, .y = z.data, .rows = hidden.rows, .cols = hidden.cols, .ldx = hidden.stride,
                      .ldy = z.stride, .eps = n.eps, .shift = m.data, .scale = m.data + hidden.cols, .ldm = m.stride,
                      .time_row = part.time_row.data()});
-    tap(b, label + ".norm1", z);
+    tap(b, label, z, ".norm1");
     keys_and_values(n, part, label, b);
     if (n.kv_only) continue;
     const Array mine{q.data + part.begin * inner, hidden.rows, inner, inner};
     linear(z, mine, part.wq, part.bq);
-    tap(b, label + ".q", mine);
+    tap(b, label, mine, ".q");
     ops_.qk_norm_rope({.x = mine.data, .y = mine.data, .rows = mine.rows, .heads = n.heads, .head_dim = n.head_dim,
                        .ldx = inner, .ldy = inner, .eps = n.eps, .weight = weight(part.norm_q),
                        .cos = rope ? rope->cos.data() + part.begin * half : nullptr,
                        .sin = rope ? rope->sin.data() + part.begin * half : nullptr});
-    tap(b, label + ".q_roped", mine);
+    tap(b, label, mine, ".q_roped");
   }
   if (n.kv_only) return;
   for (const QuerySpan& query : n.queries) {
@@ -182,7 +182,7 @@ void CpuProgram::node(const SelfAttentionNode& n, const std::string& label, cons
                     .heads = n.heads, .head_dim = n.head_dim, .ldq = inner, .ldo = inner, .spans = spans,
                     .span_count = count, .scale = 1.0f / std::sqrt(static_cast<float>(n.head_dim))});
   }
-  tap(b, label + ".attention", out);
+  tap(b, label, out, ".attention");
   for (const SelfAttentionPart& part : n.parts) {
     const Array hidden = at(part.hidden, b), m = at(part.modulation, b);
     ops_.gemm({.x = out.data + part.begin * inner, .w = weight(part.wo), .bias = weight(part.bo), .y = hidden.data,
@@ -198,11 +198,11 @@ void CpuProgram::node(const CrossAttentionNode& n, const std::string& label, con
   const Array hidden = at(n.hidden, b), z = at(n.z, b), q = at(n.q, b), out = at(n.out, b);
   ops_.layer_norm({.x = hidden.data, .y = z.data, .rows = hidden.rows, .cols = hidden.cols, .ldx = hidden.stride,
                    .ldy = z.stride, .eps = n.eps, .weight = weight(n.norm_weight), .bias = weight(n.norm_bias)});
-  tap(b, label + ".norm3", z);
+  tap(b, label, z, ".norm3");
   linear(z, q, n.wq, n.bq);
   ops_.qk_norm_rope({.x = q.data, .y = q.data, .rows = q.rows, .heads = n.heads, .head_dim = n.head_dim,
                      .ldx = q.stride, .ldy = q.stride, .eps = n.eps, .weight = weight(n.norm_q)});
-  tap(b, label + ".q", q);
+  tap(b, label, q, ".q");
   bool first = true;
   for (const int id : n.groups) {
     const auto& group = b.context->groups[static_cast<size_t>(n.expert * b.context->groups_per_expert + id)];
@@ -213,7 +213,7 @@ void CpuProgram::node(const CrossAttentionNode& n, const std::string& label, con
                     .scale = 1.0f / std::sqrt(static_cast<float>(n.head_dim)), .accumulate = !first});
     first = false;
   }
-  tap(b, label + ".attention", out);
+  tap(b, label, out, ".attention");
   ops_.gemm({.x = out.data, .w = weight(n.wo), .bias = weight(n.bo), .y = hidden.data, .m = hidden.rows,
              .n = hidden.cols, .k = inner, .ldx = out.stride, .ldy = hidden.stride, .residual = hidden.data,
              .ldr = hidden.stride});
@@ -238,10 +238,10 @@ void CpuProgram::node(const FeedForwardNode& n, const std::string& label, const 
   ops_.layer_norm({.x = hidden.data, .y = z.data, .rows = hidden.rows, .cols = dim, .ldx = hidden.stride,
                    .ldy = z.stride, .eps = n.eps, .shift = m.data + 3 * dim, .scale = m.data + 4 * dim,
                    .ldm = m.stride, .time_row = n.time_row.data()});
-  tap(b, label + ".norm2", z);
+  tap(b, label, z, ".norm2");
   ops_.gemm({.x = z.data, .w = weight(n.w1), .bias = weight(n.b1), .y = up.data, .m = up.rows, .n = up.cols, .k = dim,
              .ldx = z.stride, .ldy = up.stride, .activation = kernels::Activation::gelu_tanh});
-  tap(b, label + ".gelu", up);
+  tap(b, label, up, ".gelu");
   ops_.gemm({.x = up.data, .w = weight(n.w2), .bias = weight(n.b2), .y = hidden.data, .m = hidden.rows, .n = dim,
              .k = up.cols, .ldx = up.stride, .ldy = hidden.stride, .residual = hidden.data, .ldr = hidden.stride,
              .gate = m.data + 5 * dim, .ldg = m.stride, .gate_row = n.time_row.data()});

@@ -78,18 +78,22 @@ ImagePipeline::ImagePipeline(const Embodiment& e, int target_height, int target_
   if (target_[0]) target_rows_ = plain(composed_[0], target_[0]), target_cols_ = plain(composed_[1], target_[1]);
 }
 
-int ImagePipeline::check(const Observation& obs) const {
+void ImagePipeline::unknown_camera(const std::string& name) const {
   std::vector<std::string> known;
   for (const View& v : views_) known.push_back(v.name);
+  const std::string best = nearest(name, known);
+  throw InputError("Session::infer: unknown camera " + quote(name) + "; the model wants '" +
+                   (best.empty() ? known[0] : best) + "'");
+}
+
+int ImagePipeline::check(const Observation& obs) const {
   for (size_t i = 0; i < obs.cameras.size(); ++i) {
     const std::string& name = obs.cameras[i].name;
-    if (std::find(known.begin(), known.end(), name) == known.end())
-      throw InputError("Session::infer: unknown camera " + quote(name) + "; the model wants '" +
-                       (nearest(name, known).empty() ? known[0] : nearest(name, known)) + "'");
+    if (std::none_of(views_.begin(), views_.end(), [&](const View& v) { return v.name == name; })) unknown_camera(name);
     for (size_t j = 0; j < i; ++j)
       if (obs.cameras[j].name == name) throw InputError("Session::infer: camera '" + name + "' is given twice");
   }
-  const int frames = find(obs, known[0]).frames;
+  const int frames = find(obs, views_[0].name).frames;
   for (const View& v : views_) {
     const CameraFrames& c = find(obs, v.name);
     if (c.height != v.height || c.width != v.width)
@@ -97,7 +101,7 @@ int ImagePipeline::check(const Observation& obs) const {
                        " pixels, got " + size_text(c.height, c.width));
     if (c.frames < 1 || c.frames != frames)
       throw ShapeError("Session::infer: camera '" + v.name + "' has " + std::to_string(c.frames) + " frames, '" +
-                       known[0] + "' has " + std::to_string(frames));
+                       views_[0].name + "' has " + std::to_string(frames));
     if (c.rgb.size() != static_cast<size_t>(c.frames) * static_cast<size_t>(c.height * c.width) * 3)
       throw ShapeError("Session::infer: camera '" + v.name + "' wants " + std::to_string(c.frames) + " x " +
                        size_text(c.height, c.width) + " x 3 bytes, got " + std::to_string(c.rgb.size()));

@@ -45,6 +45,7 @@ class WAMCORE_API ImagePipeline {
   };
   static Axis antialiased(int from, int to);
   static Axis plain(int from, int to);
+  [[noreturn]] void unknown_camera(const std::string& name) const;
   void resize_view(const View& view, const uint8_t* rgb);
   void place(size_t view, uint8_t* picture) const;
 
