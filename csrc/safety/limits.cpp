@@ -10,12 +10,19 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& what) { throw ConfigError("JointLimits: " + what); }
 
+// Nothing that deserves the name limit is larger; below it the arithmetic of the limiter cannot overflow.
+constexpr double kLargest = 1e6;
+
 void check_finite(const std::vector<double>& values, const char* what, const JointLimits& limits) {
   if (values.size() != limits.names.size())
     refuse(std::string(what) + " has " + std::to_string(values.size()) + " entries, wanted one for each of the " +
            std::to_string(limits.names.size()) + " joints");
-  for (size_t j = 0; j < values.size(); ++j)
+  for (size_t j = 0; j < values.size(); ++j) {
     if (!std::isfinite(values[j])) refuse(std::string(what) + " of joint '" + limits.names[j] + "' is not finite");
+    if (std::abs(values[j]) > kLargest)
+      refuse(std::string(what) + " of joint '" + limits.names[j] + "' is " + std::to_string(values[j]) +
+             ", wanted at most 1e6 in magnitude");
+  }
 }
 
 void check_rate(const std::vector<double>& values, const char* what, const JointLimits& limits) {

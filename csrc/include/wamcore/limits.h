@@ -17,7 +17,8 @@ struct WAMCORE_API JointLimits {
 
   /// Number of joints.
   int dof() const { return static_cast<int>(names.size()); }
-  /// Throws ConfigError unless every vector has `dof` finite entries, min < max, rates are positive, names are unique.
+  /// Throws ConfigError unless every vector has `dof` finite entries of at most 1e6, min < max, rates are positive and
+  /// names are unique.
   void validate() const;
 };
 
