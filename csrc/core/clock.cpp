@@ -1,6 +1,7 @@
 #include "wamcore/clock.h"
 
 #include <cerrno>
+#include <chrono>
 #include <ctime>
 
 namespace wam {
@@ -58,9 +59,10 @@ void ManualClock::advance(uint64_t ns) {
   moved_.notify_all();
 }
 
-void ManualClock::wait_for_sleepers(int count) {
+bool ManualClock::wait_for_sleepers(int count, double patience) {
   std::unique_lock lock(mutex_);
-  asleep_.wait(lock, [&] { return static_cast<int>(deadlines_.size()) >= count || free_; });
+  return asleep_.wait_for(lock, std::chrono::duration<double>(patience),
+                          [&] { return static_cast<int>(deadlines_.size()) >= count; });
 }
 
 }  // namespace wam

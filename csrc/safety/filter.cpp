@@ -96,7 +96,7 @@ Reason SafetyFilter::objection(const ActionChunk& chunk) const noexcept {
 Reason SafetyFilter::freshness(const ActionChunk& chunk, const Moment& now) const noexcept {
   // An observation from the future has the wrong clock or the wrong tick; its age means nothing.
   if (chunk.obs_ns > now.t_ns || chunk.obs_tick > now.tick) return Reason::mismatch;
-  if (chunk.epoch != now.epoch) return Reason::epoch;
+  if (chunk.epoch != now.epoch || chunk.obs_ns < now.since_ns) return Reason::epoch;
   if (has_sequence_ && chunk.epoch == sequence_epoch_ && chunk.sequence <= sequence_) return Reason::sequence;
   if (static_cast<double>(now.t_ns - chunk.obs_ns) * 1e-9 > options_.max_obs_age) return Reason::obs_age;
   if (now.tick - chunk.obs_tick >= chunk.horizon) return Reason::chunk_age;
@@ -170,10 +170,10 @@ Verdict SafetyFilter::step(std::span<const double> target, std::span<double> out
   if (fault == Reason::none && !all_finite(target)) fault = Reason::non_finite;
   if (fault != Reason::none) count(fault);
 
-  if (estops_.load(std::memory_order_relaxed) != estops_cleared_) {
-    verdict = slow_down(Phase::estop, 1.0);
-  } else if (phase_ == Phase::stop || phase_ == Phase::stopped || shut_down_.load(std::memory_order_relaxed)) {
+  if (phase_ == Phase::stop || phase_ == Phase::stopped || shut_down_.load(std::memory_order_relaxed)) {
     verdict = slow_down(Phase::stop, 1.0);
+  } else if (estops_.load(std::memory_order_relaxed) != estops_cleared_) {
+    verdict = slow_down(Phase::estop, 1.0);
   } else if (!target.empty() && fault == Reason::none) {
     verdict = follow_target(target);
   } else if (++starved_steps_ <= hold_steps_) {

@@ -37,8 +37,9 @@ class WAMCORE_API ManualClock final : public Clock {
   void run_free() noexcept override;
   /// Moves time forward by `ns` and wakes whoever is due.
   void advance(uint64_t ns);
-  /// Blocks until `count` threads sleep on this clock: everything the last advance() caused has then happened.
-  void wait_for_sleepers(int count);
+  /// Waits until `count` threads sleep on this clock: everything the last advance() caused has then happened. Gives up
+  /// after `patience` s of real time; says whether they sleep.
+  bool wait_for_sleepers(int count, double patience = 10.0);
 
  private:
   mutable std::mutex mutex_;

@@ -21,7 +21,7 @@ enum class Reason : uint8_t {
   non_finite,    // chunk or target: NaN or infinite
   range,         // chunk: a row is far outside the position limits
   mismatch,      // chunk: it does not carry the tick and time of a past observation
-  epoch,         // chunk: computed before the last reset
+  epoch,         // chunk: observed or computed before the last reset
   sequence,      // chunk: older than the one in execution, or the same again
   obs_age,       // chunk: its observation is too old
   chunk_age,     // chunk: all its rows lie in the past
@@ -64,9 +64,10 @@ struct Verdict {
 
 /// Where the time line stands when a chunk is offered.
 struct Moment {
-  int64_t tick = 0;    // control tick that is being executed
-  uint64_t t_ns = 0;   // monotonic time, ns
-  uint32_t epoch = 0;  // epoch that counts
+  int64_t tick = 0;       // control tick that is being executed
+  uint64_t t_ns = 0;      // monotonic time, ns
+  uint32_t epoch = 0;     // epoch that counts
+  uint64_t since_ns = 0;  // observations before this time are void (start of the run, or its last reset), ns
 };
 
 /// The last word before the robot. Whatever comes in, what goes out is finite and within the position, velocity and

@@ -1,0 +1,168 @@
+#include <algorithm>
+#include <cmath>
+
+#include "wamcore/error.h"
+#include "wamcore/mock_hal.h"
+
+namespace wam {
+
+MockHal::MockHal(std::shared_ptr<Clock> clock, MockOptions options)
+    : clock_(std::move(clock)), options_(std::move(options)) {
+  const size_t dof = options_.joints.size();
+  if (!clock_ || dof == 0) throw ConfigError("MockHal: wants a clock and at least one joint");
+  if (!options_.start.empty() && options_.start.size() != dof)
+    throw ConfigError("MockHal: start wants one entry for each of the " + std::to_string(dof) + " joints, got " +
+                      std::to_string(options_.start.size()));
+  if (!(options_.time_constant >= 0.0)) throw ConfigError("MockHal: time_constant wants a number >= 0 s");
+  q_ = options_.start;
+  q_.resize(dof, 0.0);
+  dq_.resize(dof, 0.0);
+  goal_ = q_;
+  kept_times_.reserve(options_.record_commands);
+  kept_.reserve(options_.record_commands * dof);
+  for (const CameraInfo& c : options_.cameras)
+    images_.emplace_back(static_cast<size_t>(c.height) * static_cast<size_t>(c.width) * 3);
+  image_times_.resize(images_.size());
+  frames_.resize(images_.size());
+}
+
+bool MockHal::faulty(MockCall call, Status& status) noexcept {
+  const uint64_t number = calls_[static_cast<size_t>(call)].fetch_add(1);
+  for (const MockFault& fault : faults_)
+    if (fault.call == call && number >= fault.after && number - fault.after < fault.count) {
+      status = fault.status;
+      return true;
+    }
+  return false;
+}
+
+void MockHal::set_up(MockCall call, const char* what) {
+  Status status = Status::ok;
+  if (faulty(call, status)) throw RobotError(std::string("MockHal.") + what + ": injected fault");
+}
+
+Description MockHal::configure(const HalConfig&) {
+  set_up(MockCall::configure, "configure");
+  return {.joints = options_.joints, .cameras = options_.cameras, .has_hw_watchdog = true};
+}
+
+void MockHal::activate(Mode mode) {
+  set_up(MockCall::activate, "activate");
+  if (mode != Mode::position) throw RobotError("MockHal.activate: knows position mode only");
+  const std::scoped_lock lock(mutex_);
+  now_ns_ = clock_->now_ns();
+  goal_ = q_;
+  lapsed_ = true;
+  halted_ = false;
+  active_ = true;
+}
+
+void MockHal::advance() noexcept {
+  const uint64_t now = clock_->now_ns();
+  // The command in force counts until it expires; from then on the device stands where it is.
+  const uint64_t driven_until = lapsed_ || halted_ ? now_ns_ : std::min(now, std::max(valid_until_ns_, now_ns_));
+  const double dt = static_cast<double>(driven_until - now_ns_) * 1e-9;
+  const double share = options_.time_constant > 0.0 ? 1.0 - std::exp(-dt / options_.time_constant) : dt > 0.0;
+  const bool stands = driven_until == now_ns_ || driven_until < now;
+  for (size_t j = 0; j < q_.size(); ++j) {
+    const double step = (goal_[j] - q_[j]) * share;
+    q_[j] += step;
+    if (now > now_ns_) dq_[j] = stands ? 0.0 : step / dt;
+  }
+  if (!lapsed_ && now > valid_until_ns_) {
+    lapsed_ = true;
+    ++lapses_;
+  }
+  now_ns_ = std::max(now, now_ns_);
+}
+
+Status MockHal::read(State& state) noexcept {
+  Status status = Status::ok;
+  const bool fault = faulty(MockCall::read, status);
+  const std::scoped_lock lock(mutex_);
+  advance();
+  if (fault) return status;
+  const std::vector<double>& q = lie_.empty() ? q_ : lie_;
+  std::copy(q.begin(), q.end(), state.q.begin());
+  std::copy(dq_.begin(), dq_.end(), state.dq.begin());
+  std::fill(state.tau.begin(), state.tau.end(), 0.0);
+  state.t_ns = now_ns_;
+  return Status::ok;
+}
+
+Status MockHal::write(const Command& command) noexcept {
+  Status status = Status::ok;
+  const bool fault = faulty(MockCall::write, status);
+  const std::scoped_lock lock(mutex_);
+  advance();
+  if (fault) return status;
+  if (!active_ || command.q.size() != q_.size()) return Status::fault;
+  if (halted_) return Status::ok;
+  std::copy(command.q.begin(), command.q.end(), goal_.begin());
+  valid_until_ns_ = command.valid_until_ns;
+  lapsed_ = false;
+  if (kept_times_.size() < options_.record_commands) {  // within the reserved room: no allocation
+    kept_times_.push_back(command.t_ns);
+    kept_.insert(kept_.end(), command.q.begin(), command.q.end());
+  }
+  return Status::ok;
+}
+
+void MockHal::deactivate() {
+  active_ = false;
+  set_up(MockCall::deactivate, "deactivate");
+}
+
+void MockHal::stop(StopKind kind) noexcept {
+  halted_ = true;
+  last_stop_ = kind;
+  ++stops_;
+}
+
+void MockHal::close() noexcept { active_ = false; }
+
+Status MockHal::frame(int camera, FrameView& view) noexcept {
+  Status status = Status::ok;
+  if (faulty(MockCall::frame, status)) return status;
+  const auto c = static_cast<size_t>(camera);
+  if (camera < 0 || c >= images_.size()) return Status::fault;
+  const bool frozen = calls(MockCall::frame) > freeze_after_ && frames_[c] > 0;
+  if (!frozen) {
+    std::fill(images_[c].begin(), images_[c].end(), static_cast<uint8_t>(frames_[c]++));
+    image_times_[c] = clock_->now_ns();
+  }
+  view = {images_[c].data(), options_.cameras[c].height, options_.cameras[c].width, image_times_[c]};
+  return Status::ok;
+}
+
+std::string MockHal::error() const { return "injected fault"; }
+
+void MockHal::inject(const MockFault& fault) { faults_.push_back(fault); }
+
+void MockHal::lie(std::vector<double> q) {
+  const std::scoped_lock lock(mutex_);
+  if (!q.empty() && q.size() != q_.size()) throw ConfigError("MockHal.lie: wants one entry for each joint");
+  lie_ = std::move(q);
+}
+
+std::vector<double> MockHal::position() const {
+  const std::scoped_lock lock(mutex_);
+  return q_;
+}
+
+std::vector<uint64_t> MockHal::command_times() const {
+  const std::scoped_lock lock(mutex_);
+  return kept_times_;
+}
+
+std::vector<double> MockHal::commands() const {
+  const std::scoped_lock lock(mutex_);
+  return kept_;
+}
+
+uint64_t MockHal::lapses() const {
+  const std::scoped_lock lock(mutex_);
+  return lapses_;
+}
+
+}  // namespace wam

@@ -1,0 +1,120 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "wamcore/clock.h"
+#include "wamcore/export.h"
+#include "wamcore/hal.h"
+#include "wamcore/limits.h"
+#include "wamcore/policy.h"
+#include "wamcore/safety.h"
+
+namespace wam {
+
+/// How chunks are executed. `sync`: run execute_horizon rows, stand still, infer, go on. `async_blend`: infer while the
+/// chunk before is executing, and blend from one to the next.
+enum class Execution : uint8_t { sync, async_blend };
+
+/// Whether the servo thread asks for SCHED_FIFO and locked memory: no; yes, and says so if it is refused; yes, or
+/// throws.
+enum class Realtime : uint8_t { ignore, prefer, enforce };
+
+struct RunnerOptions {
+  double control_hz = 200.0;  // servo rate, Hz
+  Execution mode = Execution::async_blend;
+  int execute_horizon = 0;        // ticks between two inference starts; 0 = half a chunk
+  double blend_ticks = 2.0;       // ticks over which a chunk takes over from the one before; 0 = a jump
+  double max_obs_age = 0.0;       // s at admission; 0 = the length of a chunk, or 10 s in sync mode
+  double max_chunk_age = 0.0;     // s since its observation during execution; 0 = until its rows run out
+  double max_state_age = 0.1;     // s without measured joints until the robot counts as blind
+  double command_validity = 0.1;  // s after which the device must refuse a command
+  double record = 0.0;            // s of servo cycles to keep for Runner::record
+  Realtime realtime = Realtime::ignore;
+  int priority = 80;             // of SCHED_FIFO
+  SafetyOptions safety;          // period, horizon, dt and max_obs_age are filled in by the runner
+  HalConfig hal;                 // servo_hz is filled in by the runner
+  std::shared_ptr<Clock> clock;  // nullptr = the machine's monotonic clock
+};
+
+/// Quantiles of a measured quantity, to within 1 %.
+struct Quantiles {
+  double p50 = 0.0;
+  double p99 = 0.0;
+  double max = 0.0;
+  uint64_t count = 0;
+};
+
+/// What a run did so far.
+struct RunnerStats {
+  double seconds = 0.0;         // since start
+  uint64_t cycles = 0;          // of the servo loop
+  uint64_t overruns = 0;        // cycles that were skipped because one before came late
+  uint64_t ticks = 0;           // control ticks that have passed
+  uint64_t starved_ticks = 0;   // of them without a fresh command, after the first chunk
+  uint64_t chunks = 0;          // admitted
+  uint64_t refused_chunks = 0;  // refused by a safety stage
+  uint64_t late_chunks = 0;     // admitted after the chunk before had run out
+  uint64_t skipped_rows = 0;    // rows that were past when their chunk arrived
+  uint64_t stale_reads = 0;     // cycles without a new measurement
+  uint64_t stale_writes = 0;    // commands the driver did not take at once
+  Quantiles inference;          // s from the start of an inference to its chunk
+  Quantiles obs_age;            // s from observation to command, at every command that follows a chunk
+  Quantiles seam_gap;           // rad between the two chunks at a switch: what an unblended switch would jump
+  Quantiles seam_jump;          // rad by which the command moved more than the reference's velocity at a switch
+  std::array<uint64_t, 32> delay_ticks{};   // [i] chunks whose first executed row was i; the last counts all above
+  std::array<uint64_t, kReasons> safety{};  // [Reason] chunks refused or cycles changed
+  Phase phase = Phase::unseeded;            // what the filter is doing
+  std::string realtime;                     // what the servo thread got
+};
+
+/// The servo cycles that were kept, oldest first; n of them.
+struct RunRecord {
+  int dof = 0;
+  std::vector<uint64_t> t_ns;     // [n] monotonic, ns
+  std::vector<double> tick;       // [n] position on the time line, in control ticks
+  std::vector<double> command;    // [n, dof] rad
+  std::vector<double> reference;  // [n, dof] rad before the safety filter; NaN where there was none
+  std::vector<double> measured;   // [n, dof] rad
+  std::vector<uint8_t> phase;     // [n] Phase
+  std::vector<uint8_t> reason;    // [n] Reason
+  std::vector<int64_t> chunk;     // [n] sequence number of the chunk in execution, -1 = none
+};
+
+/// Runs a policy on a robot: an inference thread, a thread that collects observations, and a servo thread whose every
+/// command passes the SafetyFilter. All times are absolute control ticks and monotonic ns; nothing is estimated.
+class WAMCORE_API Runner {
+ public:
+  /// Checks that policy, limits and options fit; touches nothing. Throws ConfigError.
+  Runner(std::shared_ptr<Policy> policy, std::shared_ptr<Hal> hal, JointLimits limits, RunnerOptions options = {});
+  /// Stops.
+  ~Runner();
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
+
+  /// Configures and activates the robot and starts the threads. A runner runs once. Throws RobotError, ConfigError.
+  void start();
+  /// Waits until `seconds` have passed or the run has ended; throws what stopped a thread.
+  void wait(double seconds);
+  /// Brakes to a stand, deactivates and closes the robot, joins the threads. May be called from anywhere, repeatedly.
+  void stop() noexcept;
+  /// Latches the emergency stop; the robot brakes and stands until reset().
+  void estop() noexcept;
+  /// Clears a latched emergency stop if command and measured joints stand; says whether it did.
+  bool reset();
+  /// True from start() until the run has ended for whatever reason.
+  bool running() const noexcept;
+  /// What happened so far, from any thread.
+  RunnerStats stats() const;
+  /// The recorded servo cycles; call it after stop().
+  RunRecord record() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace wam

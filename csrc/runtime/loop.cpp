@@ -1,0 +1,237 @@
+#include "loop.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "wamcore/error.h"
+
+namespace wam {
+namespace {
+
+void want(bool condition, const std::string& what) {
+  if (!condition) throw ConfigError("Runner: " + what);
+}
+
+uint64_t to_ns(double seconds) { return static_cast<uint64_t>(std::llround(std::min(seconds, 1e9) * 1e9)); }
+
+void check_options(const RunnerOptions& o, const Policy& policy) {
+  want(o.control_hz >= 10.0 && o.control_hz <= 2000.0, "control_hz wants 10 to 2000 Hz");
+  want(policy.dt() > 0.0 && policy.dt() <= 10.0, "the policy's dt wants a number in (0, 10] s");
+  want(1.0 / o.control_hz <= policy.dt() * (1 + 1e-9),
+       "control_hz wants at least one servo cycle for each control tick");
+  want(policy.horizon() >= 2, "the policy's chunks want at least 2 rows");
+  want(o.execute_horizon >= 0 && o.execute_horizon <= policy.horizon(),
+       "execute_horizon wants 0 to the policy's horizon");
+  want(o.blend_ticks >= 0.0 && o.blend_ticks <= policy.horizon(), "blend_ticks wants 0 to the policy's horizon");
+  want(o.max_obs_age >= 0.0 && o.max_chunk_age >= 0.0, "max_obs_age and max_chunk_age want numbers >= 0 s");
+  want(o.max_state_age > 0.0 && o.max_state_age <= 10.0, "max_state_age wants a number in (0, 10] s");
+  want(o.command_validity >= 1.0 / o.control_hz && o.command_validity <= 10.0,
+       "command_validity wants at least one servo period and at most 10 s");
+  want(o.record >= 0.0 && o.record <= 3600.0, "record wants 0 to 3600 s");
+}
+
+ServoOptions servo_options(const RunnerOptions& o, const Policy& policy) {
+  return {.period_ns = to_ns(1.0 / o.control_hz),
+          .tick_ns = static_cast<int64_t>(to_ns(policy.dt())),
+          .mode = o.mode,
+          // a motion ends in its last row, so that the last row is where the next observation is taken at the latest
+          .execute_horizon = std::min(o.execute_horizon, policy.horizon() - 1),
+          .blend_ns = static_cast<int64_t>(to_ns(o.blend_ticks * policy.dt())),
+          .max_chunk_age_ns = to_ns(o.max_chunk_age > 0.0 ? o.max_chunk_age : 1e9),
+          .max_state_age_ns = to_ns(o.max_state_age),
+          .command_validity_ns = to_ns(o.command_validity),
+          .record_rows = static_cast<size_t>(std::ceil(o.record * o.control_hz))};
+}
+
+}  // namespace
+
+Loop::Loop(std::shared_ptr<Policy> policy, std::shared_ptr<Hal> hal, JointLimits limits, RunnerOptions options)
+    : policy_(std::move(policy)), hal_(std::move(hal)), options_(std::move(options)) {
+  want(policy_ != nullptr && hal_ != nullptr, "wants a policy and a robot, got none");
+  limits.validate();
+  want(policy_->dof() == limits.dof(), "the policy commands " + std::to_string(policy_->dof()) +
+                                           " joints, the limits are of " + std::to_string(limits.dof()));
+  check_options(options_, *policy_);
+  if (!options_.clock) options_.clock = std::make_shared<SystemClock>();
+  if (options_.execute_horizon == 0) options_.execute_horizon = std::max(1, policy_->horizon() / 2);
+  if (options_.max_obs_age == 0.0)
+    options_.max_obs_age = options_.mode == Execution::sync ? 10.0 : policy_->horizon() * policy_->dt();
+  options_.safety.period = 1.0 / options_.control_hz;
+  options_.safety.horizon = policy_->horizon();
+  options_.safety.dt = policy_->dt();
+  options_.safety.max_obs_age = options_.max_obs_age;
+  servo_options_ = servo_options(options_, *policy_);
+  filter_ = std::make_unique<SafetyFilter>(std::move(limits), options_.safety);
+  servo_ = std::make_unique<Servo>(*hal_, *filter_, queue_, servo_options_);
+  scheduler_ = std::make_unique<ChunkScheduler>(options_.mode, policy_->horizon(), options_.execute_horizon);
+}
+
+void Loop::check_description(const Description& d) const {
+  const JointLimits& limits = filter_->limits();
+  want(d.joints.size() == limits.names.size(), "the robot has " + std::to_string(d.joints.size()) +
+                                                   " joints, the limits are of " + std::to_string(limits.dof()));
+  want(d.servo_hz == 0.0 || options_.control_hz <= d.servo_hz * (1 + 1e-9),
+       "control_hz is " + std::to_string(options_.control_hz) + ", the robot takes at most " +
+           std::to_string(d.servo_hz));
+  for (size_t j = 0; j < d.joints.size(); ++j) {
+    const JointInfo& joint = d.joints[j];
+    const std::string who = "joint " + std::to_string(j) + " ('" + joint.name + "')";
+    want(joint.name == limits.names[j], who + " of the robot is '" + limits.names[j] + "' in the limits");
+    want((joint.modes & 1u) != 0, who + " takes no position commands");
+    want(limits.position_min[j] >= joint.position_min - 1e-9 && limits.position_max[j] <= joint.position_max + 1e-9,
+         who + ": the position limits are wider than the robot's own");
+    want(limits.velocity[j] <= joint.velocity * (1 + 1e-9), who + ": the velocity limit is above the robot's own");
+    want(limits.acceleration[j] <= joint.acceleration * (1 + 1e-9),
+         who + ": the acceleration limit is above the robot's own");
+  }
+}
+
+void Loop::open(uint64_t now_ns) {
+  bool active = false;
+  try {
+    options_.hal.servo_hz = options_.control_hz;
+    const Description description = hal_->configure(options_.hal);
+    check_description(description);
+    source_ =
+        std::make_unique<ObservationSource>(description.cameras, policy_->frame_offsets(), filter_->limits().dof());
+    hal_->activate(Mode::position);
+    active = true;
+    servo_->set_epoch(policy_->epoch());
+    servo_->start(now_ns);
+  } catch (...) {
+    if (active) hal_->stop(StopKind::hold);
+    hal_->close();
+    throw;
+  }
+}
+
+void Loop::leave() {
+  hal_->stop(servo_->ending() == Ending::asked ? StopKind::hold : StopKind::soft_stop);
+  hal_->deactivate();
+}
+
+void Loop::close() noexcept { hal_->close(); }
+
+void Loop::check_ending() const {
+  const std::string words = servo_->last_words();
+  if (!words.empty()) throw RobotError("Runner: " + words);
+}
+
+bool Loop::observe(uint64_t now_ns) {
+  servo_->view().fetch();
+  const ServoView& view = servo_->view().latest();
+  const int64_t position = view.paused ? view.position_ns : static_cast<int64_t>(now_ns) - view.origin_ns;
+  const int64_t tick = Timeline(servo_options_.tick_ns).tick_at(position);
+  const auto newest = source_->newest();
+  // While the robot waits, its tick is looked at again once in a tick's time: the scene may move.
+  const bool again =
+      view.paused && newest && now_ns >= newest->sample_ns + static_cast<uint64_t>(servo_options_.tick_ns);
+  bool sampled = false;
+  if (!newest || tick > newest->tick || again) sampled = source_->sample(*hal_, tick, now_ns, view);
+  const std::scoped_lock lock(mutex_);
+  const bool news = sampled || seen_.paused != view.paused || seen_.decided != view.decided;
+  seen_ = {view.paused, view.decided};
+  return news;
+}
+
+uint64_t Loop::next_look(uint64_t now_ns) const noexcept {
+  const ServoView& view = servo_->view().latest();
+  // A paused time line may run on at any cycle; a running one is looked at often enough to notice that it was stopped.
+  if (view.paused) return now_ns + 2 * servo_options_.period_ns;
+  const int64_t into = (static_cast<int64_t>(now_ns) - view.origin_ns) % servo_options_.tick_ns;
+  const auto left = static_cast<uint64_t>(servo_options_.tick_ns - std::max<int64_t>(into, 0));
+  return now_ns + std::min<uint64_t>(left, 20'000'000);
+}
+
+bool Loop::inference_due() noexcept {
+  servo_->set_epoch(policy_->epoch());
+  if (servo_->counters().phase.load(std::memory_order_relaxed) == Phase::estop) return false;
+  const auto newest = source_->newest();
+  if (!newest) return false;
+  Seen seen;
+  {
+    const std::scoped_lock lock(mutex_);
+    seen = seen_;
+  }
+  // "Paused" means that the robot waits for us only if the servo has decided about all we sent.
+  if (seen.paused && seen.decided != queue_.sent_count()) return false;
+  return scheduler_->due(newest->tick, newest->sample_ns, seen.paused, /*retry=*/refused() != refused_before_);
+}
+
+uint64_t Loop::refused() const noexcept {
+  return servo_->counters().refused_chunks.load(std::memory_order_relaxed) +
+         refused_here_.load(std::memory_order_relaxed);
+}
+
+void Loop::give_up_after_refusals() {
+  const uint64_t admitted = servo_->counters().chunks.load(std::memory_order_relaxed), now = refused();
+  if (admitted != admitted_before_) {
+    admitted_before_ = admitted;
+    streak_start_ = now;
+  }
+  refused_before_ = now;
+  if (now - streak_start_ < kMaxRefusals) return;
+  throw RobotError("Runner: " + std::to_string(now - streak_start_) + " chunks in a row were refused. " +
+                   servo_->objections());
+}
+
+Waypoints* Loop::infer() {
+  const auto newest = source_->newest();
+  scheduler_->started(newest->tick, newest->sample_ns);
+  give_up_after_refusals();
+  Waypoints* slot = spare_ ? spare_ : queue_.borrow();
+  spare_ = nullptr;
+  if (!slot) return nullptr;  // the servo has ended and takes nothing any more
+  source_->assemble(observation_);
+
+  SystemClock wall;
+  const uint64_t begin = wall.now_ns();
+  policy_->infer(observation_, slot->chunk);
+  inference_.add(static_cast<double>(wall.now_ns() - begin) * 1e-9);
+  servo_->set_epoch(policy_->epoch());
+
+  Reason reason = filter_->vet(slot->chunk);
+  if (reason == Reason::none &&
+      (slot->chunk.obs_tick != observation_.tick || slot->chunk.obs_ns != observation_.t_ns)) {
+    reason = Reason::mismatch;  // an answer to another question, for instance the last chunk once more
+    filter_->reject(reason);
+  }
+  if (reason != Reason::none) {
+    refused_here_.fetch_add(1, std::memory_order_relaxed);
+    spare_ = slot;
+    return nullptr;
+  }
+  slot->curvature.resize(slot->chunk.q.size());
+  fit_spline(slot->chunk.q.data(), slot->chunk.horizon, slot->chunk.dof, slot->chunk.dt, slot->curvature.data());
+  return slot;
+}
+
+void Loop::send(Waypoints* chunk, int ticks) noexcept {
+  scheduler_->finished(ticks);
+  queue_.send(chunk);
+}
+
+RunnerStats Loop::stats() const {
+  const ServoCounters& c = servo_->counters();
+  const auto get = [](const std::atomic<uint64_t>& counter) { return counter.load(std::memory_order_relaxed); };
+  RunnerStats s;
+  s.cycles = get(c.cycles);
+  s.ticks = get(c.ticks);
+  s.starved_ticks = get(c.starved_ticks);
+  s.chunks = get(c.chunks);
+  s.refused_chunks = refused();
+  s.late_chunks = get(c.late_chunks);
+  s.skipped_rows = get(c.skipped_rows);
+  s.stale_reads = get(c.stale_reads);
+  s.stale_writes = get(c.stale_writes);
+  s.inference = inference_.quantiles();
+  s.obs_age = c.obs_age.quantiles();
+  s.seam_gap = c.seam_gap.quantiles();
+  s.seam_jump = c.seam_jump.quantiles();
+  for (size_t i = 0; i < s.delay_ticks.size(); ++i) s.delay_ticks[i] = get(c.delay_ticks[i]);
+  for (int r = 0; r < kReasons; ++r) s.safety[static_cast<size_t>(r)] = filter_->count_of(static_cast<Reason>(r));
+  s.phase = c.phase.load(std::memory_order_relaxed);
+  return s;
+}
+
+}  // namespace wam

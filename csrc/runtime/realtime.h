@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string>
+
+#include "wamcore/runner.h"
+
+namespace wam {
+
+/// Tries to make the calling thread a real-time thread and to lock the process's memory. Returns in words what was
+/// granted. Throws RobotError if `wish` is enforce and something was refused.
+std::string enter_realtime(Realtime wish, int priority);
+
+}  // namespace wam

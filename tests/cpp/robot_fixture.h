@@ -1,0 +1,123 @@
+#pragma once
+
+// A mock arm, limits that fit it, and policies that stand in for a model.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "wamcore/error.h"
+#include "wamcore/mock_hal.h"
+#include "wamcore/virtual_runner.h"
+
+namespace fixture {
+
+inline constexpr double kDt = 0.1;  // s, of a control tick
+inline constexpr int kDof = 2;
+
+inline wam::JointLimits limits(double velocity = 2.0, double acceleration = 20.0) {
+  wam::JointLimits l;
+  for (int j = 0; j < kDof; ++j) {
+    l.names.push_back("joint" + std::to_string(j));
+    l.position_min.push_back(-2.0);
+    l.position_max.push_back(2.0);
+    l.velocity.push_back(velocity);
+    l.acceleration.push_back(acceleration);
+  }
+  return l;
+}
+
+inline wam::MockOptions robot(int cameras = 0) {
+  wam::MockOptions o;
+  for (int j = 0; j < kDof; ++j) o.joints.push_back({.name = "joint" + std::to_string(j)});
+  for (int c = 0; c < cameras; ++c) o.cameras.push_back({.name = "cam" + std::to_string(c), .height = 4, .width = 6});
+  o.record_commands = 200'000;
+  return o;
+}
+
+/// Where the sine policy wants joint j at a tick: slow enough for the limits, and at rest at tick 0.
+inline double sine(double tick, int j) { return 0.3 * (j + 1) * (1 - std::cos(0.8 * tick * kDt)); }
+
+/// Calls a function to fill the rows; does the bookkeeping a well-behaved policy does.
+class TestPolicy : public wam::Policy {
+ public:
+  using Fill = std::function<void(const wam::Observation&, wam::ActionChunk&)>;
+  explicit TestPolicy(Fill fill, int horizon = 16) : fill_(std::move(fill)), horizon_(horizon) {}
+
+  void infer(const wam::Observation& obs, wam::ActionChunk& out) override {
+    out.horizon = horizon_;
+    out.dof = kDof;
+    out.dt = kDt;
+    out.obs_tick = obs.tick;
+    out.obs_ns = obs.t_ns;
+    out.sequence = ++calls;
+    out.epoch = now_epoch;
+    out.q.assign(static_cast<size_t>(horizon_) * kDof, 0.0);
+    fill_(obs, out);
+  }
+  double dt() const override { return kDt; }
+  int horizon() const override { return horizon_; }
+  int dof() const override { return kDof; }
+  std::vector<int> frame_offsets() const override { return offsets; }
+  uint32_t epoch() const noexcept override { return now_epoch; }
+
+  std::atomic<uint64_t> calls{0};
+  std::atomic<uint32_t> now_epoch{0};
+  std::vector<int> offsets{0};
+
+ private:
+  Fill fill_;
+  int horizon_;
+};
+
+inline void fill_sine(const wam::Observation& obs, wam::ActionChunk& out) {
+  for (int i = 0; i < out.horizon; ++i)
+    for (int j = 0; j < kDof; ++j)
+      out.q[static_cast<size_t>(i) * kDof + j] = sine(static_cast<double>(obs.tick + i), j);
+}
+
+inline std::shared_ptr<TestPolicy> sine_policy(int horizon = 16) {
+  return std::make_shared<TestPolicy>(fill_sine, horizon);
+}
+
+/// A run in virtual time with all its parts at hand.
+struct VirtualRun {
+  std::shared_ptr<wam::ManualClock> clock = std::make_shared<wam::ManualClock>(1'000'000'000);
+  std::shared_ptr<wam::MockHal> hal;
+  std::unique_ptr<wam::VirtualRunner> runner;
+
+  VirtualRun(std::shared_ptr<wam::Policy> policy, wam::RunnerOptions options = {}, std::vector<int> delays = {1},
+             wam::MockOptions mock = robot(), wam::JointLimits l = limits()) {
+    hal = std::make_shared<wam::MockHal>(clock, std::move(mock));
+    options.clock = clock;
+    if (options.record == 0.0) options.record = 60.0;
+    runner = std::make_unique<wam::VirtualRunner>(std::move(policy), hal, std::move(l), options, std::move(delays));
+  }
+};
+
+/// The worst ratio of a stream of commands [n, dof] to the limits; the first is compared with `start` at rest.
+struct WorstRatio {
+  double position = 0, velocity = 0, acceleration = 0;
+};
+inline WorstRatio worst(const std::vector<double>& commands, const wam::JointLimits& l, double period,
+                        const std::vector<double>& start) {
+  WorstRatio w;
+  const size_t dof = l.names.size();
+  std::vector<double> q = start, v(dof, 0.0);
+  for (size_t k = 0; k * dof < commands.size(); ++k)
+    for (size_t j = 0; j < dof; ++j) {
+      const double now = commands[k * dof + j], speed = (now - q[j]) / period;
+      if (!std::isfinite(now)) w.position = 1e9;
+      w.position = std::max({w.position, now / l.position_max[j], now / l.position_min[j]});
+      w.velocity = std::max(w.velocity, std::abs(speed) / l.velocity[j]);
+      w.acceleration = std::max(w.acceleration, std::abs(speed - v[j]) / period / l.acceleration[j]);
+      v[j] = speed;
+      q[j] = now;
+    }
+  return w;
+}
+
+}  // namespace fixture

@@ -1,0 +1,476 @@
+// Whole runs in virtual time: merging by tick, refusals, faults. Nothing here sleeps and every run is repeatable.
+#include <cstring>
+#include <limits>
+
+#include "check.h"
+#include "fresh.h"
+#include "robot_fixture.h"
+#include "runtime/scheduler.h"
+
+using namespace wam;
+using namespace fixture;
+using check::integer;
+using check::uniform;
+
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kPeriod = 1.0 / 200;
+
+uint64_t count(const RunnerStats& s, Reason r) { return s.safety[static_cast<size_t>(r)]; }
+
+/// Runs until it ends by an error, at most `seconds`; returns its text, or "" if it did not end.
+std::string run_to_error(VirtualRunner& runner, double seconds) {
+  try {
+    if (!runner.running()) runner.start();
+    runner.run(seconds);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST(commands_follow_the_plan_by_absolute_tick_at_any_delay) {
+  for (const int delay : {0, 1, 2, 4, 7}) {  // feasible: execute_horizon + delay < horizon
+    VirtualRun run(sine_policy(), {.blend_ticks = 2}, {delay});
+    run.runner->start();
+    run.runner->run(6.0);
+    run.runner->stop();
+    const RunRecord r = run.runner->record();
+    size_t compared = 0;
+    for (size_t k = 0; k < r.t_ns.size(); ++k) {
+      if (r.chunk[k] < 0 || r.tick[k] < 3.0 || r.phase[k] != static_cast<uint8_t>(Phase::follow)) continue;
+      ++compared;
+      for (int j = 0; j < kDof; ++j) CHECK_NEAR(r.command[k * kDof + j], sine(r.tick[k], j), 1e-3);
+    }
+    CHECK(compared > 900);
+    const RunnerStats s = run.runner->stats();
+    // the first chunk is waited for at a stand and loses nothing; every other one has lost `delay` rows
+    CHECK(s.delay_ticks[0] + s.delay_ticks[static_cast<size_t>(delay)] >= s.chunks);
+    CHECK(s.skipped_rows == (s.chunks - 1) * static_cast<uint64_t>(delay));
+    CHECK(s.starved_ticks == 0 && s.late_chunks == 0 && s.refused_chunks == 0);
+    CHECK(s.seam_gap.max < 2e-3);  // the plans agree: it is the same sine
+  }
+}
+
+TEST(inference_starts_early_enough_for_its_delay) {
+  // Asked for every 20 ticks; with a delay of 10 of 24 rows the scheduler has to start sooner, and does.
+  VirtualRun run(sine_policy(24), {.execute_horizon = 20}, {10});
+  run.runner->start();
+  run.runner->run(12.0);
+  run.runner->stop();
+  const RunnerStats s = run.runner->stats();
+  CHECK(s.starved_ticks == 0);
+  CHECK(s.chunks == 1 + (120 - 10 - 10) / 12);
+}
+
+TEST(sync_mode_stops_the_robots_clock) {
+  auto policy = sine_policy();
+  VirtualRun run(policy, {.mode = Execution::sync, .execute_horizon = 8}, {7});
+  run.runner->start();
+  run.runner->run_until(40);
+  const RunnerStats s = run.runner->stats();
+  CHECK(s.delay_ticks[0] == s.chunks);  // never a late row
+  CHECK(policy->calls == 6);            // ticks 0, 8, ..., 40
+  CHECK(s.skipped_rows == 0 && s.starved_ticks == 0);
+  run.runner->stop();
+  const RunRecord r = run.runner->record();
+  for (size_t k = 0; k < r.t_ns.size(); ++k)
+    if (r.phase[k] == static_cast<uint8_t>(Phase::follow) && r.tick[k] > 3)
+      for (int j = 0; j < kDof; ++j) CHECK_NEAR(r.command[k * kDof + j], sine(r.tick[k], j), 1e-3);
+}
+
+TEST(sync_mode_may_execute_whole_chunks) {
+  auto policy = sine_policy(8);
+  VirtualRun run(policy, {.mode = Execution::sync, .execute_horizon = 8});
+  run.runner->start();
+  run.runner->run(5.0);
+  CHECK(run.runner->running());
+  CHECK(run.runner->stats().starved_ticks == 0);
+  CHECK(run.runner->tick() >= 48);
+}
+
+TEST(a_run_is_bit_reproducible) {
+  std::vector<int> delays;
+  for (int i = 0; i < 37; ++i) delays.push_back(integer(0, 9));
+  const auto once = [&] {
+    uint64_t state = 12345;
+    auto policy = std::make_shared<TestPolicy>([&](const Observation& obs, ActionChunk& out) {
+      for (size_t i = 0; i < out.q.size(); ++i) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        out.q[i] = obs.state[i % kDof] + 0.2 * (static_cast<double>(state >> 40) / (1 << 24) - 0.5);
+      }
+    });
+    VirtualRun run(policy, {.safety = {.hold_time = 100}}, delays, robot(1));
+    run.runner->start();
+    run.runner->run(20.0);
+    run.runner->stop();
+    return run.runner->record();
+  };
+  const RunRecord a = once(), b = once();
+  CHECK(a.t_ns.size() > 4000 && a.t_ns == b.t_ns && a.chunk == b.chunk && a.phase == b.phase && a.reason == b.reason);
+  CHECK(std::memcmp(a.command.data(), b.command.data(), a.command.size() * sizeof(double)) == 0);
+  CHECK(std::memcmp(a.measured.data(), b.measured.data(), a.measured.size() * sizeof(double)) == 0);
+}
+
+TEST(any_policy_keeps_the_limits) {
+  for (int round = 0; round < 10; ++round) {
+    auto policy = std::make_shared<TestPolicy>([](const Observation& obs, ActionChunk& out) {
+      const int kind = integer(0, 5);
+      for (size_t i = 0; i < out.q.size(); ++i)
+        out.q[i] = obs.state[i % kDof] + uniform(-1, 1) * (kind < 3 ? 0.2 : 2.0);
+      if (kind == 4) out.q[static_cast<size_t>(integer(0, 31))] = kNaN;
+      if (kind == 5) out.q[static_cast<size_t>(integer(0, 31))] = 1e308;
+    });
+    std::vector<int> delays;
+    for (int i = 0; i < 20; ++i) delays.push_back(integer(0, 5));
+    VirtualRun run(policy, {.blend_ticks = uniform(0, 4), .safety = {.hold_time = 1e3}}, delays);
+    run_to_error(*run.runner, 30.0);  // a policy this bad may well be given up on
+    run.runner->stop();
+    const WorstRatio w = worst(run.hal->commands(), limits(), kPeriod, {0, 0});
+    CHECK(w.position <= 1.0);
+    CHECK(w.velocity <= 1.0 + 1e-9);
+    CHECK(w.acceleration <= 1.0 + 1e-6);
+  }
+}
+
+TEST(an_unblended_switch_jumps_and_a_blended_one_does_not) {
+  // Plans that disagree by +-0.05 rad from chunk to chunk, on a robot whose limits would let the jump through.
+  const auto run = [](double blend_ticks) {
+    auto policy = std::make_shared<TestPolicy>([](const Observation& obs, ActionChunk& out) {
+      fill_sine(obs, out);
+      for (double& q : out.q) q += out.sequence % 2 ? 0.05 : -0.05;
+    });
+    VirtualRun v(policy, {.blend_ticks = blend_ticks}, {1}, robot(), limits(100, 1e6));
+    v.runner->start();
+    v.runner->run(5.0);
+    v.runner->stop();
+    return v.runner->stats();
+  };
+  const RunnerStats jump = run(0), blend = run(3);
+  CHECK_NEAR(jump.seam_gap.p50, 0.1, 0.005);
+  CHECK_NEAR(blend.seam_gap.p50, 0.1, 0.005);
+  CHECK(jump.seam_jump.p50 > 0.09);
+  CHECK(blend.seam_jump.max < 1e-3);
+}
+
+TEST(nothing_unvetted_moves_the_robot) {
+  struct Case {
+    const char* what;
+    TestPolicy::Fill fill;
+    Reason reason;
+  };
+  const std::vector<Case> cases = {
+      {"nan", [](auto&, ActionChunk& c) { c.q[7] = kNaN; }, Reason::non_finite},
+      {"infinite", [](auto&, ActionChunk& c) { c.q[31] = std::numeric_limits<double>::infinity(); },
+       Reason::non_finite},
+      {"huge", [](auto&, ActionChunk& c) { c.q[3] = 1e308; }, Reason::range},
+      {"too few rows", [](auto&, ActionChunk& c) { c.q.resize(20); }, Reason::shape},
+      {"another horizon", [](auto&, ActionChunk& c) { c.horizon = 8, c.q.resize(16); }, Reason::shape},
+      {"another dof", [](auto&, ActionChunk& c) { c.dof = 1, c.q.resize(16); }, Reason::shape},
+      {"another dt", [](auto&, ActionChunk& c) { c.dt = 0.05; }, Reason::shape},
+      {"negative horizon", [](auto&, ActionChunk& c) { c.horizon = -16, c.dof = -2; }, Reason::shape},
+      {"another tick", [](auto&, ActionChunk& c) { c.obs_tick += 1; }, Reason::mismatch},
+      {"another time", [](auto&, ActionChunk& c) { c.obs_ns -= 1; }, Reason::mismatch},
+      {"old epoch", [](auto&, ActionChunk& c) { c.epoch -= 1; }, Reason::epoch},
+      {"far away", [](auto&, ActionChunk& c) { c.q.assign(32, 1.9); }, Reason::first_step},
+  };
+  for (const Case& test : cases) {
+    VirtualRun run(std::make_shared<TestPolicy>([&](const Observation& o, ActionChunk& c) {
+      fill_sine(o, c);
+      test.fill(o, c);
+    }));
+    const std::string text = run_to_error(*run.runner, 60.0);
+    if (!contains(text, std::string("chunks in a row were refused")) || !contains(text, name(test.reason)))
+      check::fail(__FILE__, __LINE__, std::string(test.what) + ": " + text);
+    for (const double q : run.hal->commands()) CHECK(q == 0.0);
+    CHECK(run.runner->stats().chunks == 0);
+    CHECK(!run.hal->active());
+  }
+}
+
+TEST(a_policy_that_throws_stops_the_run_and_is_heard) {
+  auto policy = std::make_shared<TestPolicy>([](const Observation& o, ActionChunk& c) {
+    fill_sine(o, c);
+    if (c.sequence == 3) throw InputError("the prompt is empty");
+  });
+  VirtualRun run(policy);
+  CHECK_THROWS((run.runner->start(), run.runner->run(20.0)), InputError, "the prompt is empty");
+  CHECK(!run.runner->running() && !run.hal->active() && run.hal->stops() == 1);
+  const WorstRatio w = worst(run.hal->commands(), limits(), kPeriod, {0, 0});
+  CHECK(w.acceleration <= 1 + 1e-6);  // it was braked, not cut
+  const auto commands = run.hal->commands();
+  CHECK(commands[commands.size() - 1] == commands[commands.size() - 3]);  // to a stand
+  CHECK(!run.runner->step());
+}
+
+TEST(a_bad_chunk_leaves_the_old_one_in_force) {
+  auto policy = std::make_shared<TestPolicy>([](const Observation& o, ActionChunk& c) {
+    fill_sine(o, c);
+    if (c.sequence == 3) c.q[0] = kNaN;
+  });
+  VirtualRun run(policy, {}, {1});
+  run.runner->start();
+  run.runner->run(6.0);
+  const RunnerStats s = run.runner->stats();
+  CHECK(count(s, Reason::non_finite) == 1 && s.refused_chunks == 1);
+  CHECK(count(s, Reason::hold) == 0 && s.starved_ticks == 0);  // the next try came in time
+}
+
+TEST(duplicated_and_reordered_chunks_are_refused) {
+  ActionChunk first;
+  auto policy = std::make_shared<TestPolicy>([&](const Observation& o, ActionChunk& c) {
+    fill_sine(o, c);
+    if (c.sequence == 2) first = c;
+    if (c.sequence == 4) c.sequence = 2;  // an old number
+    if (c.sequence == 6) c = first;       // the same chunk again
+  });
+  VirtualRun run(policy);
+  run.runner->start();
+  run.runner->run(6.0);
+  const RunnerStats s = run.runner->stats();
+  CHECK(count(s, Reason::sequence) == 1);
+  CHECK(count(s, Reason::mismatch) == 1);
+}
+
+TEST(starvation_holds_then_recovers_with_the_next_chunk) {
+  VirtualRun run(sine_policy(), {.safety = {.hold_time = 100}}, {1, 1, 40, 1, 1});
+  run.runner->start();
+  run.runner->run(7.0);
+  const RunnerStats s = run.runner->stats();
+  CHECK(s.starved_ticks > 20);
+  CHECK(count(s, Reason::hold) > 0 && count(s, Reason::chunk_age) + count(s, Reason::obs_age) >= 1);
+  CHECK(s.late_chunks == 1 && s.phase == Phase::follow);
+  const WorstRatio w = worst(run.hal->commands(), limits(), kPeriod, {0, 0});
+  CHECK(w.acceleration <= 1 + 1e-6);
+}
+
+TEST(starvation_for_too_long_stops_the_run) {
+  VirtualRun run(sine_policy(), {.safety = {.hold_time = 0.5}}, {1, 100});
+  const std::string text = run_to_error(*run.runner, 60.0);
+  CHECK(contains(text, "no admissible command") && contains(text, "hold=") && contains(text, "Last measured ["));
+  CHECK(!run.hal->active() && run.hal->last_stop() == StopKind::soft_stop);
+  // 16 rows, half a second of holding, then a stand at once or nearly: the time is bounded
+  CHECK(run.runner->stats().seconds < 0.1 * 17 + 0.1 + 0.5 + 0.2);
+}
+
+TEST(a_reset_of_the_session_voids_its_chunks_and_the_robot_waits) {
+  auto policy = sine_policy();
+  VirtualRun run(policy, {}, {2});
+  run.runner->start();
+  run.runner->run(2.05);
+  CHECK(run.runner->stats().phase == Phase::follow);
+  policy->now_epoch = 7;
+  run.runner->run(2 * kPeriod);
+  CHECK(run.runner->stats().phase == Phase::hold);
+  run.runner->run(3.0);
+  const RunnerStats s = run.runner->stats();
+  CHECK(s.phase == Phase::follow && count(s, Reason::stop) == 0);
+  CHECK(worst(run.hal->commands(), limits(), kPeriod, {0, 0}).acceleration <= 1 + 1e-6);
+}
+
+TEST(estop_brakes_latches_and_resets_at_a_stand) {
+  VirtualRun run(sine_policy());
+  run.runner->start();
+  run.runner->run(2.0);
+  CHECK(!run.runner->reset());
+  run.runner->estop();
+  run.runner->step();
+  CHECK(!run.runner->reset());  // still moving
+  run.runner->run(2.0);
+  RunnerStats s = run.runner->stats();
+  CHECK(s.phase == Phase::estop && run.runner->running());
+  const uint64_t chunks = s.chunks;
+  run.hal->lie({kNaN, 0.0});
+  run.runner->run(0.2);
+  CHECK(!run.runner->reset());  // blind
+  run.hal->lie({});
+  CHECK(run.runner->reset());
+  run.runner->run(2.0);
+  s = run.runner->stats();
+  CHECK(s.phase == Phase::follow && s.chunks > chunks);
+  run.runner->estop();
+  run.runner->stop();  // ends although the stop is latched
+  CHECK(!run.hal->active());
+}
+
+TEST(driver_faults_stop_the_robot_and_surface) {
+  struct Case {
+    MockFault fault;
+    const char* text;
+  };
+  const std::vector<Case> cases = {
+      {{.call = MockCall::read, .after = 300}, "could not read the joints: injected fault"},
+      {{.call = MockCall::write, .after = 300}, "did not take a command: injected fault"},
+      {{.call = MockCall::write, .after = 300, .status = Status::retry}, "took no command for longer"},
+      {{.call = MockCall::read, .after = 300, .status = Status::stale}, "no admissible command"},
+      {{.call = MockCall::frame, .after = 5}, "camera 'cam0' failed"},
+      {{.call = MockCall::configure}, "MockHal.configure"},
+      {{.call = MockCall::activate}, "MockHal.activate"},
+      {{.call = MockCall::read}, "joints could not be read"},
+  };
+  for (const Case& test : cases) {
+    VirtualRun run(sine_policy(), {}, {1}, robot(1));
+    run.hal->inject(test.fault);
+    const std::string text = run_to_error(*run.runner, 30.0);
+    if (!contains(text, test.text)) check::fail(__FILE__, __LINE__, std::string(test.text) + " / " + text);
+    CHECK(!run.runner->running() && !run.hal->active());
+    CHECK(worst(run.hal->commands(), limits(), kPeriod, {0, 0}).acceleration <= 1 + 1e-6);
+  }
+  // a driver that cannot be left in order says so
+  VirtualRun run(sine_policy());
+  run.hal->inject({.call = MockCall::deactivate});
+  run.runner->start();
+  run.runner->run(1.0);
+  CHECK_THROWS(run.runner->stop(), RobotError, "deactivate");
+}
+
+TEST(passing_hiccups_do_not_stop_the_robot) {
+  VirtualRun run(sine_policy());
+  run.hal->inject({.call = MockCall::read, .after = 100, .count = 10, .status = Status::stale});
+  run.hal->inject({.call = MockCall::write, .after = 200, .count = 10, .status = Status::retry});
+  run.runner->start();
+  run.runner->run(5.0);
+  const RunnerStats s = run.runner->stats();
+  CHECK(s.stale_reads == 10 && s.stale_writes == 10 && count(s, Reason::hold) == 0);
+}
+
+TEST(an_estop_of_the_device_latches_ours) {
+  VirtualRun run(sine_policy());
+  run.hal->inject({.call = MockCall::read, .after = 300, .count = 5, .status = Status::estop});
+  run.runner->start();
+  run.runner->run(4.0);
+  CHECK(run.runner->stats().phase == Phase::estop);
+  CHECK(run.runner->reset());
+}
+
+TEST(frozen_camera_and_frozen_joints_age_the_observation) {
+  VirtualRun run(sine_policy(), {}, {1}, robot(1));
+  run.hal->freeze_cameras(5);
+  const std::string text = run_to_error(*run.runner, 30.0);
+  CHECK(contains(text, "obs_age="));
+  CHECK(worst(run.hal->commands(), limits(), kPeriod, {0, 0}).acceleration <= 1 + 1e-6);
+  VirtualRun blind(sine_policy());
+  blind.runner->start();
+  blind.runner->run(1.0);
+  blind.hal->lie({kNaN, kNaN});
+  CHECK(contains(run_to_error(*blind.runner, 30.0), "no admissible command"));
+}
+
+TEST(dead_man_time_stops_the_device_without_us) {
+  auto clock = std::make_shared<ManualClock>(1);
+  MockHal hal(clock, robot());
+  hal.configure({});
+  hal.activate(Mode::position);
+  const std::vector<double> far{1.0, 1.0};
+  CHECK(hal.write({.t_ns = 1, .valid_until_ns = 20'000'001, .q = far}) == Status::ok);
+  clock->advance(1'000'000'000);  // nobody writes for a second
+  std::vector<double> q(2), dq(2), tau(2);
+  State state{.q = q, .dq = dq, .tau = tau};
+  CHECK(hal.read(state) == Status::ok);
+  CHECK_NEAR(q[0], 1 - std::exp(-0.02 / 0.05), 1e-12);  // it moved for the 20 ms that were granted
+  CHECK(dq[0] == 0.0 && hal.lapses() == 1);
+}
+
+TEST(observations_carry_frames_at_the_trained_offsets) {
+  int checked = 0;
+  auto policy = std::make_shared<TestPolicy>([&](const Observation& obs, ActionChunk& out) {
+    fill_sine(obs, out);
+    CHECK(obs.cameras.size() == 2 && obs.cameras[0].name == "cam0" && obs.cameras[1].frames == 3);
+    CHECK(obs.state.size() == kDof && obs.t_ns > 0);
+    const size_t size = 4 * 6 * 3;
+    for (const CameraFrames& camera : obs.cameras) {
+      CHECK(camera.rgb.size() == 3 * size);
+      // the mock's grey level counts frames, and one is taken each tick
+      const auto frame_of = [&](int64_t tick) { return static_cast<uint8_t>(std::max<int64_t>(tick, 0)); };
+      CHECK(camera.rgb[0] == frame_of(obs.tick - 8));
+      CHECK(camera.rgb[size] == frame_of(obs.tick - 3));
+      CHECK(camera.rgb[2 * size] == frame_of(obs.tick));
+    }
+    ++checked;
+  });
+  policy->offsets = {-8, -3, 0};
+  VirtualRun run(policy, {.execute_horizon = 3}, {0}, robot(2));
+  run.runner->start();
+  run.runner->run(6.0);
+  CHECK(checked >= 19);
+}
+
+TEST(what_does_not_fit_is_refused_before_anything_moves) {
+  const auto start = [](auto&& change) {
+    RunnerOptions options;
+    MockOptions mock = robot();
+    JointLimits l = limits();
+    change(options, mock, l);
+    VirtualRun run(sine_policy(), options, {1}, mock, l);
+    run.runner->start();
+  };
+  start([](auto&...) {});
+  CHECK_THROWS(start([](auto&, auto& m, auto&) { m.joints[1].name = "elbow"; }), ConfigError, "'elbow'");
+  CHECK_THROWS(start([](auto&, auto& m, auto&) { m.joints.pop_back(); }), ConfigError, "1 joints");
+  CHECK_THROWS(start([](auto&, auto& m, auto&) { m.joints[0].position_max = 1.9; }), ConfigError, "wider");
+  CHECK_THROWS(start([](auto&, auto& m, auto&) { m.joints[0].velocity = 1.9; }), ConfigError, "velocity");
+  CHECK_THROWS(start([](auto&, auto& m, auto&) { m.joints[0].modes = 2; }), ConfigError, "no position commands");
+  CHECK_THROWS(start([](auto&, auto& m, auto&) { m.start = {2.1, 0}; }), RobotError, "inside their limits");
+  CHECK_THROWS(start([](auto&, auto& m, auto&) { m.start = {kNaN, 0}; }), RobotError, "could not be read");
+  CHECK_THROWS(start([](auto&, auto&, auto& l) { std::swap(l.position_min, l.position_max); }), ConfigError,
+               "less than");
+  CHECK_THROWS(start([](auto&, auto&, auto& l) { l.names.pop_back(); }), ConfigError, "position_min");
+  CHECK_THROWS(start([](auto& o, auto&...) { o.control_hz = 5; }), ConfigError, "control_hz");
+  CHECK_THROWS(start([](auto& o, auto&...) { o.control_hz = kNaN; }), ConfigError, "control_hz");
+  CHECK_THROWS(start([](auto& o, auto&...) { o.execute_horizon = 17; }), ConfigError, "execute_horizon");
+  CHECK_THROWS(start([](auto& o, auto&...) { o.blend_ticks = -1; }), ConfigError, "blend_ticks");
+  CHECK_THROWS(start([](auto& o, auto&...) { o.command_validity = 0.001; }), ConfigError, "command_validity");
+  CHECK_THROWS(start([](auto& o, auto&...) { o.record = -1; }), ConfigError, "record");
+  CHECK_THROWS(VirtualRun(nullptr), ConfigError, "policy");
+  CHECK_THROWS(VirtualRun(sine_policy(), {}, {}), ConfigError, "delay_ticks");
+  CHECK_THROWS(VirtualRun(sine_policy(), {}, {-1}), ConfigError, "delay_ticks");
+  CHECK_THROWS(VirtualRun(sine_policy(1)), ConfigError, "2 rows");
+  auto policy = sine_policy();
+  policy->offsets = {0, -3};
+  VirtualRun run(policy);
+  CHECK_THROWS(run.runner->start(), ConfigError, "ascending");
+}
+
+TEST(a_runner_runs_once) {
+  VirtualRun run(sine_policy());
+  run.runner->start();
+  CHECK_THROWS(run.runner->start(), RobotError, "once");
+  run.runner->stop();
+  run.runner->stop();
+  CHECK(!run.runner->step());
+  CHECK_THROWS(run.runner->start(), RobotError, "once");
+}
+
+TEST(the_record_keeps_the_last_cycles) {
+  VirtualRun run(sine_policy(), {.record = 0.5});
+  run.runner->start();
+  run.runner->run(3.0);
+  const RunRecord r = run.runner->record();
+  CHECK(r.dof == kDof && r.t_ns.size() == 100 && r.command.size() == 200 && r.reference.size() == 200);
+  for (size_t k = 1; k < r.t_ns.size(); ++k) CHECK(r.t_ns[k] == r.t_ns[k - 1] + 5'000'000);
+  CHECK(r.t_ns.back() == run.clock->now_ns());
+}
+
+TEST(scheduler_remembers_a_hiccup_but_not_for_ever) {
+  ChunkScheduler scheduler(Execution::async_blend, 24, 12);
+  CHECK(scheduler.due(0, 1, true, false));
+  scheduler.started(0, 1);
+  CHECK(!scheduler.due(0, 1, true, false) && scheduler.due(0, 2, true, false));
+  CHECK(scheduler.delay() == 1);
+  for (int i = 0; i < 40; ++i) scheduler.finished(3);
+  CHECK(scheduler.delay() == 3);
+  CHECK(!scheduler.due(11, 5, false, false) && scheduler.due(12, 5, false, false));
+  CHECK(scheduler.due(1, 5, false, true));
+  for (int i = 0; i < 3; ++i) scheduler.finished(18);
+  CHECK(scheduler.delay() == 18);  // 3 of 32 are more than 5 %
+  CHECK(scheduler.due(4, 5, false, false) && !scheduler.due(3, 5, false, false));
+  for (int i = 0; i < 32; ++i) scheduler.finished(2);
+  CHECK(scheduler.delay() == 2);
+}
+
+CHECK_MAIN()

@@ -1,0 +1,363 @@
+// Runs with real threads on a clock that the test moves, and proofs about the servo thread: it allocates nothing, takes
+// no lock, and outlives whatever policy and driver do.
+#include <dlfcn.h>
+#include <pthread.h>
+
+#include <cstdlib>
+#include <new>
+#include <thread>
+
+#include "check.h"
+#include "hal/proxy.h"
+#include "robot_fixture.h"
+#include "wamcore/runner.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define WAMCORE_TEST_HOOKS 0  // the sanitizers bring their own malloc and mutexes
+#else
+#define WAMCORE_TEST_HOOKS 1
+#endif
+
+namespace {
+
+thread_local bool watched = false;  // this thread is a servo thread in its loop
+std::atomic<uint64_t> allocations{0}, locks{0};
+
+}  // namespace
+
+#if WAMCORE_TEST_HOOKS
+extern "C" {
+void* __libc_malloc(size_t);
+void* __libc_calloc(size_t, size_t);
+void* __libc_realloc(void*, size_t);
+void* malloc(size_t n) {
+  if (watched) ++allocations;
+  return __libc_malloc(n);
+}
+void* calloc(size_t n, size_t size) {
+  if (watched) ++allocations;
+  return __libc_calloc(n, size);
+}
+void* realloc(void* p, size_t n) {
+  if (watched) ++allocations;
+  return __libc_realloc(p, n);
+}
+int pthread_mutex_lock(pthread_mutex_t* mutex) {
+  static const auto real = reinterpret_cast<int (*)(pthread_mutex_t*)>(dlsym(RTLD_NEXT, "pthread_mutex_lock"));
+  if (watched) ++locks;
+  return real(mutex);
+}
+}
+#endif
+
+using namespace wam;
+using namespace fixture;
+
+namespace {
+
+/// A robot that is where it is told to be, without a lock or an allocation. It marks the servo thread as watched from
+/// its first read to its stop.
+class BareHal : public Hal {
+ public:
+  Description configure(const HalConfig&) override { return {.joints = robot().joints}; }
+  void activate(Mode) override { active = true; }
+  Status read(State& state) noexcept override {
+    if (watch && reads > 0) watched = true;  // the first read belongs to the thread that starts the run
+    if (reads == fail_at) {
+      watched = false;
+      return Status::fault;
+    }
+    ++reads;
+    std::copy(q, q + kDof, state.q.begin());
+    std::fill(state.dq.begin(), state.dq.end(), 0.0);
+    return Status::ok;
+  }
+  Status write(const Command& command) noexcept override {
+    std::copy(command.q.begin(), command.q.end(), q);
+    ++writes;
+    last_valid_ns = command.valid_until_ns;
+    return Status::ok;
+  }
+  void deactivate() override { active = false; }
+  void stop(StopKind) noexcept override {
+    watched = false;
+    ++stops;
+  }
+  void close() noexcept override { ++closes; }
+  std::string error() const override { return "the wire is cut"; }
+
+  double q[kDof] = {};
+  bool watch = false;
+  std::atomic<bool> active{false};
+  std::atomic<uint64_t> reads{0}, writes{0}, stops{0}, closes{0}, last_valid_ns{0};
+  uint64_t fail_at = UINT64_MAX;
+};
+
+/// Moves the clock in servo periods, waiting for the servo and the observer to sleep each time (or to have ended).
+void drive(ManualClock& clock, const Runner& runner, double seconds, int sleepers = 2) {
+  const uint64_t end = clock.now_ns() + static_cast<uint64_t>(seconds * 1e9);
+  while (clock.now_ns() < end && runner.running()) {
+    clock.wait_for_sleepers(sleepers, 0.02);
+    clock.advance(5'000'000);
+  }
+}
+
+struct ThreadedRun {
+  std::shared_ptr<ManualClock> clock = std::make_shared<ManualClock>(1'000'000'000);
+  std::shared_ptr<MockHal> hal;
+  std::unique_ptr<Runner> runner;
+
+  explicit ThreadedRun(std::shared_ptr<Policy> policy, RunnerOptions options = {}, MockOptions mock = robot()) {
+    hal = std::make_shared<MockHal>(clock, std::move(mock));
+    options.clock = clock;
+    options.record = 60;
+    options.safety.hold_time = 100;  // this machine may be slow: a late chunk is no fault here
+    runner = std::make_unique<Runner>(std::move(policy), hal, limits(), options);
+  }
+};
+
+}  // namespace
+
+TEST(threads_follow_the_plan_and_stop_in_order) {
+  for (const Execution mode : {Execution::async_blend, Execution::sync}) {
+    ThreadedRun run(sine_policy(64), {.mode = mode, .execute_horizon = 8}, robot(1));
+    run.runner->start();
+    drive(*run.clock, *run.runner, 8.0);
+    CHECK(run.runner->running());
+    run.runner->wait(0.0);
+    run.runner->stop();
+    run.runner->stop();
+    CHECK(!run.runner->running() && !run.hal->active() && run.hal->stops() == 1);
+    const RunnerStats s = run.runner->stats();
+    CHECK(s.chunks >= 2 && s.cycles >= 1600 && s.refused_chunks == 0);
+    const WorstRatio w = worst(run.hal->commands(), limits(), 1.0 / 200, {0, 0});
+    CHECK(w.position <= 1 && w.velocity <= 1 + 1e-9 && w.acceleration <= 1 + 1e-6);
+    if (mode == Execution::sync) continue;  // there the arm stands while it waits, and blends on from a stand
+    const RunRecord r = run.runner->record();
+    size_t on_plan = 0;
+    for (size_t k = 0; k < r.t_ns.size(); ++k)
+      on_plan += r.phase[k] == static_cast<uint8_t>(Phase::follow) && r.tick[k] > 3 &&
+                 std::abs(r.command[k * kDof] - sine(r.tick[k], 0)) < 1e-3;
+    CHECK(on_plan > 500);
+  }
+}
+
+TEST(a_policy_that_throws_in_its_thread_is_heard) {
+  auto policy = std::make_shared<TestPolicy>(
+      [](const Observation& o, ActionChunk& c) {
+        fill_sine(o, c);
+        if (c.sequence == 2) throw InputError("no such prompt");
+      },
+      64);
+  ThreadedRun run(policy, {.execute_horizon = 4});
+  run.runner->start();
+  drive(*run.clock, *run.runner, 20.0);
+  CHECK(!run.runner->running());
+  CHECK_THROWS(run.runner->wait(1.0), InputError, "no such prompt");
+  CHECK_THROWS(run.runner->wait(1.0), InputError, "no such prompt");  // each time it is asked
+  run.runner->stop();
+  CHECK(!run.hal->active());
+  CHECK(worst(run.hal->commands(), limits(), 1.0 / 200, {0, 0}).acceleration <= 1 + 1e-6);
+}
+
+TEST(a_driver_fault_in_its_thread_is_heard) {
+  ThreadedRun run(sine_policy(64));
+  run.hal->inject({.call = MockCall::read, .after = 200});
+  run.runner->start();
+  drive(*run.clock, *run.runner, 20.0);
+  CHECK_THROWS(run.runner->wait(1.0), RobotError, "could not read the joints: injected fault");
+  ThreadedRun camera(sine_policy(64), {}, robot(1));
+  camera.hal->inject({.call = MockCall::frame, .after = 3});
+  camera.runner->start();
+  drive(*camera.clock, *camera.runner, 20.0);
+  CHECK_THROWS(camera.runner->wait(1.0), RobotError, "camera 'cam0'");
+  ThreadedRun leaving(sine_policy(64));
+  leaving.hal->inject({.call = MockCall::deactivate});
+  leaving.runner->start();
+  drive(*leaving.clock, *leaving.runner, 1.0);
+  leaving.runner->stop();
+  CHECK_THROWS(leaving.runner->wait(0.0), RobotError, "deactivate");
+}
+
+TEST(a_robot_that_does_not_start_leaves_nothing_behind) {
+  ThreadedRun run(sine_policy());
+  run.hal->inject({.call = MockCall::activate});
+  CHECK_THROWS(run.runner->start(), RobotError, "activate");
+  CHECK(!run.runner->running());
+  CHECK_THROWS(run.runner->start(), RobotError, "once");
+  run.runner->stop();
+  CHECK_THROWS(run.runner->record(); throw RobotError("none"), RobotError, "none");
+  const ThreadedRun never(sine_policy());  // and one that is not even started
+}
+
+TEST(the_policy_may_stop_its_own_runner) {
+  Runner* runner = nullptr;
+  auto policy = std::make_shared<TestPolicy>(
+      [&](const Observation& o, ActionChunk& c) {
+        fill_sine(o, c);
+        if (c.sequence == 2) runner->stop();
+      },
+      64);
+  ThreadedRun run(policy, {.execute_horizon = 4});
+  runner = run.runner.get();
+  run.runner->start();
+  drive(*run.clock, *run.runner, 20.0);
+  CHECK(!run.runner->running());
+  run.runner->wait(0.0);
+}
+
+TEST(stop_from_many_threads_joins_once) {
+  ThreadedRun run(sine_policy(64));
+  run.runner->start();
+  drive(*run.clock, *run.runner, 0.5);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) threads.emplace_back([&] { run.runner->stop(); });
+  for (auto& t : threads) t.join();
+  CHECK(!run.runner->running() && run.hal->stops() == 1);
+}
+
+TEST(estop_and_reset_reach_the_servo_thread) {
+  ThreadedRun run(sine_policy(64));
+  run.runner->start();
+  drive(*run.clock, *run.runner, 2.0);
+  run.runner->estop();
+  drive(*run.clock, *run.runner, 2.0);
+  CHECK(run.runner->stats().phase == Phase::estop);
+  std::atomic<bool> done{false}, result{false};
+  std::thread asker([&] {
+    result = run.runner->reset();
+    done = true;
+  });
+  while (!done) drive(*run.clock, *run.runner, 0.01);
+  asker.join();
+  CHECK(result);
+  CHECK(run.runner->stats().phase == Phase::hold || run.runner->stats().phase == Phase::follow);
+}
+
+TEST(the_servo_thread_allocates_nothing_and_takes_no_lock) {
+  // On the machine's own clock, since the manual one has a lock. It waits for cycles, not for time.
+  auto hal = std::make_shared<BareHal>();
+  hal->watch = true;
+  auto policy = std::make_shared<TestPolicy>([](const Observation& o, ActionChunk& c) {
+    for (int i = 0; i < c.horizon; ++i)
+      for (int j = 0; j < kDof; ++j)
+        c.q[static_cast<size_t>(i * kDof + j)] = o.state[static_cast<size_t>(j)] + 0.001 * i;
+    if (c.sequence % 5 == 0) c.q[0] = std::numeric_limits<double>::quiet_NaN();
+  });
+  Runner runner(policy, hal, limits(),
+                {.control_hz = 1000, .execute_horizon = 1, .record = 10, .safety = {.hold_time = 100}});
+  allocations = locks = 0;
+  runner.start();
+  while (runner.stats().cycles < 400 && runner.running()) std::this_thread::yield();
+  runner.estop();
+  while (runner.stats().phase != Phase::estop && runner.running()) std::this_thread::yield();
+  while (!runner.reset() && runner.running()) {
+  }
+  const uint64_t before = runner.stats().cycles;
+  while (runner.stats().cycles < before + 200 && runner.running()) std::this_thread::yield();
+  runner.stop();
+  runner.wait(0);
+  CHECK(runner.stats().chunks >= 2);
+#if WAMCORE_TEST_HOOKS
+  CHECK(allocations == 0);
+  CHECK(locks == 0);
+  watched = true;  // the hooks do work
+  std::free(std::malloc(1));
+  std::mutex mutex;
+  mutex.lock();
+  mutex.unlock();
+  watched = false;
+  CHECK(allocations == 1 && locks == 1);
+#else
+  std::printf("     malloc and lock hooks are off in this build: a sanitizer brings its own\n");
+#endif
+}
+
+TEST(real_time_wishes_are_answered) {
+  auto hal = std::make_shared<BareHal>();
+  Runner runner(sine_policy(64), hal, limits(), {.realtime = Realtime::ignore});
+  runner.start();
+  runner.stop();
+  CHECK(runner.stats().realtime == "not asked for");
+  // An impossible priority is refused on every machine, privileged or not.
+  auto other = std::make_shared<BareHal>();
+  Runner strict(sine_policy(64), other, limits(), {.realtime = Realtime::enforce, .priority = 1000});
+  CHECK_THROWS(strict.start(), RobotError, "SCHED_FIFO 1000 refused");
+  CHECK(!strict.running() && other->closes == 1 && !other->active);
+}
+
+TEST(a_proxied_driver_is_called_from_one_thread_only) {
+  class OneThread final : public BareHal {
+   public:
+    std::atomic<std::thread::id> mine{std::thread::id()};
+    std::atomic<int> strangers{0};
+    void look() {
+      std::thread::id none;
+      if (!mine.compare_exchange_strong(none, std::this_thread::get_id()) && none != std::this_thread::get_id())
+        ++strangers;
+    }
+    Description configure(const HalConfig& c) override { return look(), BareHal::configure(c); }
+    void activate(Mode m) override { look(), BareHal::activate(m); }
+    Status read(State& s) noexcept override { return look(), BareHal::read(s); }
+    Status write(const Command& c) noexcept override { return look(), BareHal::write(c); }
+    void deactivate() override { look(), BareHal::deactivate(); }
+    void stop(StopKind k) noexcept override { look(), BareHal::stop(k); }
+    void close() noexcept override { look(), BareHal::close(); }
+  };
+  auto clock = std::make_shared<ManualClock>(1'000'000'000);
+  auto inner = std::make_shared<OneThread>();
+  auto proxy = std::make_shared<ProxyHal>(inner, clock, 5'000'000);
+  Runner runner(sine_policy(64), proxy, limits(),
+                {.command_validity = 1, .safety = {.hold_time = 100}, .clock = clock});
+  runner.start();
+  drive(*clock, runner, 6.0, 3);
+  CHECK(runner.running());
+  runner.stop();
+  runner.wait(0);
+  CHECK(inner->strangers == 0 && inner->writes > 500 && inner->closes == 1 && !inner->active);
+  CHECK(inner->stops >= 1);
+}
+
+TEST(a_proxied_driver_that_fails_is_heard) {
+  auto clock = std::make_shared<ManualClock>(1'000'000'000);
+  auto inner = std::make_shared<BareHal>();
+  inner->fail_at = 100;
+  auto proxy = std::make_shared<ProxyHal>(inner, clock, 5'000'000);
+  Runner runner(sine_policy(64), proxy, limits(), {.clock = clock});
+  runner.start();
+  drive(*clock, runner, 6.0, 3);
+  CHECK_THROWS(runner.wait(0), RobotError, "the wire is cut");
+  runner.stop();
+  CHECK(inner->closes == 1);
+}
+
+TEST(a_proxied_driver_is_stopped_when_commands_expire) {
+  auto clock = std::make_shared<ManualClock>(1'000'000'000);
+  auto inner = std::make_shared<BareHal>();
+  ProxyHal proxy(inner, clock, 5'000'000);
+  proxy.configure({});
+  proxy.activate(Mode::position);
+  const auto round = [&](int n) {
+    for (; n > 0; --n) {
+      clock->wait_for_sleepers(1);
+      clock->advance(5'000'000);
+    }
+    clock->wait_for_sleepers(1);
+  };
+  const std::vector<double> q{0.1, 0.2};
+  const uint64_t now = clock->now_ns();
+  CHECK(proxy.write({.t_ns = now, .valid_until_ns = now + 50'000'000, .q = q}) == Status::ok);
+  round(5);
+  CHECK(inner->writes == 1 && inner->stops == 0);
+  round(20);  // the servo thread has died, as far as the driver can tell
+  CHECK(inner->stops == 1 && inner->writes == 1);
+  // a command that was valid when it was sent, but is not when the driver comes round, is not carried out
+  const uint64_t later = clock->now_ns();
+  CHECK(proxy.write({.t_ns = later, .valid_until_ns = later - 1, .q = q}) == Status::ok);
+  round(3);
+  CHECK(inner->writes == 1);
+  // and a driver that does not come round is noticed
+  CHECK(proxy.write({.t_ns = clock->now_ns() + 100'000'000, .valid_until_ns = UINT64_MAX, .q = q}) == Status::stale);
+}
+
+CHECK_MAIN()
