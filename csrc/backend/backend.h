@@ -47,8 +47,8 @@ struct Bindings {
   std::span<float* const> external;
   const MemoryView* memory = nullptr;
   const ContextView* context = nullptr;
-  float* workspace = nullptr;     // [Program::workspace_floats()]
-  const Tap* tap = nullptr;       // slows the run down; nullptr in production
+  float* workspace = nullptr;  // [Program::workspace_floats()]
+  const Tap* tap = nullptr;    // slows the run down; nullptr in production
 };
 
 /// A plan made ready for one backend. Const: all that changes is in the bindings, so sessions share programs.

@@ -65,7 +65,7 @@ struct PatchifyNode {
 };
 struct UnpatchifyNode {
   Slice in;
-  BufferId latents = kNone;       // [channels, frames * height * width]
+  BufferId latents = kNone;  // [channels, frames * height * width]
   int64_t frames = 0, height = 0, width = 0;
 };
 /// out[r] = table + time[r]
@@ -98,11 +98,11 @@ struct SelfAttentionNode {
   int64_t heads = 0, head_dim = 0;
   float eps = 1e-6f;
   std::vector<SelfAttentionPart> parts;
-  Slice q, k, v, out;             // [all tokens, heads * head_dim]
-  int rope = kNone;               // index of the plan's table [tokens, head_dim / 2]
+  Slice q, k, v, out;  // [all tokens, heads * head_dim]
+  int rope = kNone;    // index of the plan's table [tokens, head_dim / 2]
   std::vector<QuerySpan> queries;
   int64_t store_begin = 0, store_rows = 0;  // tokens whose K/V go to the memory's write slots
-  bool kv_only = false;           // stop after K/V
+  bool kv_only = false;                     // stop after K/V
 };
 
 /// hidden += Wo (sum over groups of attention to the group's cached K/V)
@@ -112,27 +112,27 @@ struct CrossAttentionNode {
   float eps = 1e-6f;
   Slice hidden, z, q, out;
   WeightId norm_weight = kNone, norm_bias = kNone, wq = kNone, bq = kNone, wo = kNone, bo = kNone, norm_q = kNone;
-  std::vector<int> groups;        // context groups, each with its own softmax
+  std::vector<int> groups;  // context groups, each with its own softmax
 };
 /// K/V of some rows of a context group, kept until the group's lifetime ends.
 struct ContextKvNode {
   int layer = 0, expert = 0, group = 0;
   int64_t heads = 0, head_dim = 0;
   float eps = 1e-6f;
-  Slice in;                       // [rows, dim]
-  int64_t row = 0;                // first row of the group that is written
+  Slice in;         // [rows, dim]
+  int64_t row = 0;  // first row of the group that is written
   WeightId wk = kNone, bk = kNone, wv = kNone, bv = kNone, norm_k = kNone;
 };
 struct FeedForwardNode {
-  Slice hidden, z, up;            // [tokens, dim], scratch [tokens, dim], scratch [tokens, ffn]
+  Slice hidden, z, up;  // [tokens, dim], scratch [tokens, dim], scratch [tokens, ffn]
   Slice modulation;
   std::vector<int32_t> time_row;
   float eps = 1e-6f;
   WeightId w1 = kNone, b1 = kNone, w2 = kNone, b2 = kNone;
 };
 
-using Node = std::variant<LinearNode, ActivationNode, SinusoidNode, PatchifyNode, UnpatchifyNode, ModulationNode, NormNode,
-                          SelfAttentionNode, CrossAttentionNode, ContextKvNode, FeedForwardNode>;
+using Node = std::variant<LinearNode, ActivationNode, SinusoidNode, PatchifyNode, UnpatchifyNode, ModulationNode,
+                          NormNode, SelfAttentionNode, CrossAttentionNode, ContextKvNode, FeedForwardNode>;
 
 /// cos and sin of every token's rotation, [tokens, head_dim / 2] each.
 struct RopeTable {

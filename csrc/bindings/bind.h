@@ -6,8 +6,8 @@
 namespace wam::bindings {
 
 void bind_components(pybind11::module_& m);  // components: codecs and preprocessing, one by one
-void bind_data(pybind11::module_& m);  // Observation, ActionChunk, Policy
-void bind_session(pybind11::module_& m);  // Model, Embodiment, Session; after bind_data
+void bind_data(pybind11::module_& m);        // Observation, ActionChunk, Policy
+void bind_session(pybind11::module_& m);     // Model, Embodiment, Session; after bind_data
 void bind_dit(pybind11::module_& components);
 void bind_encoders(pybind11::module_& components);
 void bind_io(pybind11::module_& m);  // WeightStore, SafetensorsFile

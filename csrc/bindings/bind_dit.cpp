@@ -21,8 +21,8 @@ struct Dit {
   Taps taps;
   Tap tap;
 
-  Dit(const std::string& config, const std::string& weights, std::pair<int64_t, int64_t> grid, const std::string& device,
-      int threads) {
+  Dit(const std::string& config, const std::string& weights, std::pair<int64_t, int64_t> grid,
+      const std::string& device, int threads) {
     const json::Value document = json::parse(config, "config");
     model = std::make_shared<DreamZero>(read_dit_config({document, "config"}),
                                         DreamZero::Grid2{grid.first, grid.second}, "");
@@ -79,11 +79,13 @@ struct Dit {
     py::array_t<float> action_velocity = empty({c.num_action_per_block, c.action_dim});
     begin_taps(with_taps);
     denoiser->denoise(0, frames, start,
-                      {.x = expect(x, latents(c.out_dim, frames), "Dit.denoise: x"), .y = condition(y, frames),
+                      {.x = expect(x, latents(c.out_dim, frames), "Dit.denoise: x"),
+                       .y = condition(y, frames),
                        .timesteps = expect(t, {frames + 1}, "Dit.denoise: t"),
                        .action = expect(action, {c.num_action_per_block, c.action_dim}, "Dit.denoise: action"),
                        .state = expect(state, {c.num_state_per_block, c.max_state_dim}, "Dit.denoise: state"),
-                       .velocity = velocity.mutable_data(), .action_velocity = action_velocity.mutable_data()});
+                       .velocity = velocity.mutable_data(),
+                       .action_velocity = action_velocity.mutable_data()});
     return py::make_tuple(velocity, action_velocity);
   }
 
@@ -118,7 +120,8 @@ struct Dit {
     const std::unique_ptr<Program> program = model->compile(std::move(plan));
     std::vector<float> workspace(static_cast<size_t>(program->workspace_floats()) + 16);
     const ContextView context = denoiser->context(0);
-    program->run({.external = external, .memory = view, .context = &context, .workspace = workspace.data(), .tap = &tap});
+    program->run(
+        {.external = external, .memory = view, .context = &context, .workspace = workspace.data(), .tap = &tap});
     for (const std::string& name : outputs) out[name] = held.at(name);
     return out;
   }
@@ -138,7 +141,8 @@ struct Dit {
 
   // One layer with every token's time row e0 [tokens, 6 dim] and rotation cos, sin [tokens, head_dim / 2] given.
   py::array_t<float> block(int layer, bool registers, const FloatArray& x, const FloatArray& e0,
-                           const std::pair<FloatArray, FloatArray>& rope, const std::pair<FloatArray, FloatArray>& past) {
+                           const std::pair<FloatArray, FloatArray>& rope,
+                           const std::pair<FloatArray, FloatArray>& past) {
     const DitConfig& c = model->config();
     const int64_t extra = registers ? c.num_action_per_block + c.num_state_per_block : 0;
     const int frames = static_cast<int>((x.shape(0) - extra) / c.frame_seqlen);
@@ -194,8 +198,10 @@ Raises:
       .def("block", &Dit::block, py::arg("layer"), py::arg("registers"), py::arg("x"), py::arg("e0"), py::arg("rope"),
            py::arg("past"), "One layer on given rows, e0 [tokens, 6 dim], rope (cos, sin) and past (keys, values).")
       .def("memory", &Dit::memory, py::arg("layer"), "Keys and values of a layer in order, [rows, dim] each.")
-      .def("clear", [](Dit& d) { d.denoiser->clear_memory(); }, "Forgets all frames.")
-      .def_property_readonly("taps", [](const Dit& d) { return d.taps; }, "Intermediate values of the last tapped run.");
+      .def(
+          "clear", [](Dit& d) { d.denoiser->clear_memory(); }, "Forgets all frames.")
+      .def_property_readonly(
+          "taps", [](const Dit& d) { return d.taps; }, "Intermediate values of the last tapped run.");
 }
 
 }  // namespace wam::bindings

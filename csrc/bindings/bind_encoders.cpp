@@ -42,7 +42,8 @@ template <typename Component, typename Config>
 std::vector<std::tuple<std::string, Shape, bool>> keys(const std::string& config) {
   const json::Value document = json::parse(config, "config");
   std::vector<std::tuple<std::string, Shape, bool>> out;
-  for (const KeySpec& k : Component::keys(Config::parse({document, "config"}))) out.emplace_back(k.name, k.shape, k.used);
+  for (const KeySpec& k : Component::keys(Config::parse({document, "config"})))
+    out.emplace_back(k.name, k.shape, k.used);
   return out;
 }
 
@@ -53,30 +54,37 @@ void bind_encoders(py::module_& m) {
   py::class_<TextEncoder>(m, "TextEncoder", "The umT5-form text encoder of a checkpoint by itself.")
       .def(py::init(&open<TextEncoder, TextEncoderConfig>), py::arg("config"), py::arg("weights"),
            py::arg("device") = "cpu", py::arg("threads") = 0, opening)
-      .def("encode", [](const TextEncoder& e, const std::vector<int64_t>& ids, int64_t text_len, bool with_taps) {
-        py::array_t<float> out = empty({text_len, e.config().dim});
-        Taps taps;
-        const Tap tap = collect(taps);
-        e.encode(ids, text_len, out.mutable_data(), with_taps ? &tap : nullptr);
-        return py::make_tuple(out, taps);
-      }, py::arg("ids"), py::arg("text_len"), py::arg("taps") = false,
-           "Context rows float32 [text_len, dim] of unpadded ids, zero past the last, and intermediate values by name.")
-      .def_static("keys", &keys<TextEncoder, TextEncoderConfig>, py::arg("config"), "(name, shape, used) of each tensor.")
+      .def(
+          "encode",
+          [](const TextEncoder& e, const std::vector<int64_t>& ids, int64_t text_len, bool with_taps) {
+            py::array_t<float> out = empty({text_len, e.config().dim});
+            Taps taps;
+            const Tap tap = collect(taps);
+            e.encode(ids, text_len, out.mutable_data(), with_taps ? &tap : nullptr);
+            return py::make_tuple(out, taps);
+          },
+          py::arg("ids"), py::arg("text_len"), py::arg("taps") = false,
+          "Context rows float32 [text_len, dim] of unpadded ids, zero past the last, and intermediate values by name.")
+      .def_static("keys", &keys<TextEncoder, TextEncoderConfig>, py::arg("config"),
+                  "(name, shape, used) of each tensor.")
       .def_static("relative_bucket", &relative_bucket, py::arg("distance"), py::arg("buckets") = 32,
                   "Bucket of the distance key - query.");
   py::class_<ClipVision>(m, "ClipVision", "The CLIP image tower of a checkpoint by itself.")
       .def(py::init(&open<ClipVision, ClipConfig>), py::arg("config"), py::arg("weights"), py::arg("device") = "cpu",
            py::arg("threads") = 0, opening)
-      .def("encode", [](const ClipVision& c, const FloatArray& rgb, bool with_taps) {
-        if (rgb.ndim() != 3 || rgb.shape(2) != 3)
-          throw ShapeError("ClipVision.encode: wanted [height, width, 3], got " + shape_of(rgb));
-        py::array_t<float> out = empty({c.config().tokens(), c.config().vision_dim});
-        Taps taps;
-        const Tap tap = collect(taps);
-        c.encode({rgb.data(), rgb.shape(0), rgb.shape(1)}, out.mutable_data(), with_taps ? &tap : nullptr);
-        return py::make_tuple(out, taps);
-      }, py::arg("rgb"), py::arg("taps") = false,
-           "Image tokens float32 [tokens, width] of a picture [height, width, 3] in [-1, 1], and intermediate values.")
+      .def(
+          "encode",
+          [](const ClipVision& c, const FloatArray& rgb, bool with_taps) {
+            if (rgb.ndim() != 3 || rgb.shape(2) != 3)
+              throw ShapeError("ClipVision.encode: wanted [height, width, 3], got " + shape_of(rgb));
+            py::array_t<float> out = empty({c.config().tokens(), c.config().vision_dim});
+            Taps taps;
+            const Tap tap = collect(taps);
+            c.encode({rgb.data(), rgb.shape(0), rgb.shape(1)}, out.mutable_data(), with_taps ? &tap : nullptr);
+            return py::make_tuple(out, taps);
+          },
+          py::arg("rgb"), py::arg("taps") = false,
+          "Image tokens float32 [tokens, width] of a picture [height, width, 3] in [-1, 1], and intermediate values.")
       .def_static("keys", &keys<ClipVision, ClipConfig>, py::arg("config"), "(name, shape, used) of each tensor.");
 }
 

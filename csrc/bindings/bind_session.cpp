@@ -23,7 +23,8 @@ std::vector<float> values(const py::object& a) {
   return {f.data(), f.data() + f.size()};
 }
 
-ActionChunk infer(Session& session, const Observation& obs, const std::optional<std::pair<py::object, py::object>>& noise,
+ActionChunk infer(Session& session, const Observation& obs,
+                  const std::optional<std::pair<py::object, py::object>>& noise,
                   const std::optional<FloatArray>& latents) {
   Noise given;
   if (noise) given = {values(noise->first), values(noise->second)};
@@ -47,10 +48,13 @@ std::unique_ptr<Session> make_session(std::shared_ptr<const Model> model, std::o
                                       std::optional<double> guidance, std::optional<double> shift,
                                       std::optional<std::string> solver, std::optional<std::vector<bool>> step_mask,
                                       std::optional<bool> dynamic_skip, std::optional<bool> decoupled,
-                                      std::optional<double> video_final_noise, std::optional<uint64_t> seed, int imagine,
-                                      double stop_sigma) {
-  const SampleOptions options{steps, guidance, shift, solver, step_mask, dynamic_skip, decoupled, video_final_noise, seed,
-                              {imagine, stop_sigma}};
+                                      std::optional<double> video_final_noise, std::optional<uint64_t> seed,
+                                      int imagine, double stop_sigma) {
+  const SampleOptions options{steps,     guidance,
+                              shift,     solver,
+                              step_mask, dynamic_skip,
+                              decoupled, video_final_noise,
+                              seed,      {imagine, stop_sigma}};
   const py::gil_scoped_release nogil;
   return std::make_unique<Session>(std::move(model), options);
 }
@@ -83,10 +87,13 @@ void bind_embodiment(py::module_& m) {
 void bind_session(py::module_& m) {
   bind_embodiment(m);
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Weights and configuration on one device; shared by sessions.")
-      .def_static("load", [](const std::string& dir, const std::string& device, int threads, bool check_finite) {
-        return std::const_pointer_cast<Model>(load(dir, device, threads, check_finite));
-      }, py::arg("dir"), py::arg("device") = "auto", py::arg("threads") = 0, py::arg("check_finite") = false,
-           R"(Loads a checkpoint folder: config.json, embodiment.json and safetensors.
+      .def_static(
+          "load",
+          [](const std::string& dir, const std::string& device, int threads, bool check_finite) {
+            return std::const_pointer_cast<Model>(load(dir, device, threads, check_finite));
+          },
+          py::arg("dir"), py::arg("device") = "auto", py::arg("threads") = 0, py::arg("check_finite") = false,
+          R"(Loads a checkpoint folder: config.json, embodiment.json and safetensors.
 
 Args:
     dir: the folder.
@@ -101,8 +108,9 @@ Raises:
       .def_property_readonly("threads", &Model::threads)
       .def_property_readonly("horizon", &Model::horizon, "Rows of a chunk.")
       .def_property_readonly("parameters", &Model::parameters, "Numbers in the checkpoint.")
-      .def_property_readonly("latent_shape", [](const Model& x) { return py::tuple(py::cast(x.latent_shape())); },
-                             "(channels, frames, height, width) of one imagined block.");
+      .def_property_readonly(
+          "latent_shape", [](const Model& x) { return py::tuple(py::cast(x.latent_shape())); },
+          "(channels, frames, height, width) of one imagined block.");
   py::class_<Session, Policy, py::smart_holder>(m, "Session", "One robot's stream: prompt, memory, noise.")
       .def(py::init(&make_session), py::arg("model"), py::kw_only(), py::arg("steps") = py::none(),
            py::arg("guidance") = py::none(), py::arg("shift") = py::none(), py::arg("solver") = py::none(),
@@ -138,23 +146,28 @@ Returns:
 Raises:
     InputError, ShapeError: the session is as before.)")
       .def("reset", &Session::reset, "Forgets all frames; chunks made before are void.")
-      .def("predicted_latents", [](const Session& s) { return copy(s.predicted_latents()); },
-           "Latents of the last chunk, float32 [channels, frames, h, w]; see observed_frames.")
+      .def(
+          "predicted_latents", [](const Session& s) { return copy(s.predicted_latents()); },
+          "Latents of the last chunk, float32 [channels, frames, h, w]; see observed_frames.")
       .def_property_readonly("observed_frames", &Session::observed_frames,
                              "Leading frames of predicted_latents() that were seen, not imagined.")
-      .def("decode", [](Session& s) {
-        Tensor pictures;
-        {
-          const py::gil_scoped_release nogil;
-          pictures = s.decode();
-        }
-        return copy(pictures);
-      }, "The imagined frames as pictures, uint8 [frames, height, width, 3].")
+      .def(
+          "decode",
+          [](Session& s) {
+            Tensor pictures;
+            {
+              const py::gil_scoped_release nogil;
+              pictures = s.decode();
+            }
+            return copy(pictures);
+          },
+          "The imagined frames as pictures, uint8 [frames, height, width, 3].")
       .def_property_readonly("trace", &trace, "Stage times, ns, and counts of the last chunk.")
       .def_property_readonly("context_start", &Session::context_start, "Latent frame at which the next chunk starts.")
       .def_property_readonly("steps_run", &Session::steps_run, "Steps of the last chunk that ran the model.")
-      .def("memory", [](const Session& s, int layer, int branch) { return copy(s.memory(layer, branch)); },
-           py::arg("layer"), py::arg("branch") = 0, "K and V of a layer's memory, float32 [2, rows, dim].");
+      .def(
+          "memory", [](const Session& s, int layer, int branch) { return copy(s.memory(layer, branch)); },
+          py::arg("layer"), py::arg("branch") = 0, "K and V of a layer's memory, float32 [2, rows, dim].");
 }
 
 }  // namespace wam::bindings

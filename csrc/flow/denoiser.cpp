@@ -41,15 +41,15 @@ float* Denoiser::workspace(const Program& program) {
 void Denoiser::set_text(int branch, const float* text) {
   const ContextView view = context(branch);
   float* const external[] = {const_cast<float*>(text)};
-  model_->text_context().run({.external = external, .context = &view, .workspace = workspace(model_->text_context()),
-                              .tap = tap_});
+  model_->text_context().run(
+      {.external = external, .context = &view, .workspace = workspace(model_->text_context()), .tap = tap_});
 }
 
 void Denoiser::set_image(const float* image) {
   const ContextView view = context(0);  // all branches share the storage
   float* const external[] = {const_cast<float*>(image)};
-  model_->image_context().run({.external = external, .context = &view,
-                               .workspace = workspace(model_->image_context()), .tap = tap_});
+  model_->image_context().run(
+      {.external = external, .context = &view, .workspace = workspace(model_->image_context()), .tap = tap_});
 }
 
 void Denoiser::clear_memory() {
@@ -71,8 +71,11 @@ void Denoiser::run(const DitProgram& p, int branch, const Arrays& arrays, const 
   bind(p.x, arrays.x), bind(p.y, arrays.y), bind(p.velocity, arrays.velocity), bind(p.timesteps, arrays.timesteps);
   bind(p.action, arrays.action), bind(p.action_velocity, arrays.action_velocity), bind(p.state, arrays.state);
   const ContextView view = context(branch);
-  p.program->run({.external = std::span(external).first(p.buffers), .memory = &memory, .context = &view,
-                  .workspace = workspace(*p.program), .tap = tap_});
+  p.program->run({.external = std::span(external).first(p.buffers),
+                  .memory = &memory,
+                  .context = &view,
+                  .workspace = workspace(*p.program),
+                  .tap = tap_});
   ++forwards_;
 }
 

@@ -45,8 +45,8 @@ class WAMCORE_API Denoiser {
 
   std::shared_ptr<const DreamZero> model_;
   std::vector<Memory> memory_;
-  std::vector<Tensor> text_;  // a branch: K then V, [2, layers, text_len, inner]
-  Tensor image_;              // [2, layers, clip_tokens, inner]
+  std::vector<Tensor> text_;                // a branch: K then V, [2, layers, text_len, inner]
+  Tensor image_;                            // [2, layers, clip_tokens, inner]
   std::vector<ContextView::Group> groups_;  // [branches, groups]
   Tensor workspace_;
   uint64_t forwards_ = 0;

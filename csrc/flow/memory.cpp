@@ -37,7 +37,8 @@ void Memory::add(RowRange* list, int& count, size_t from, size_t to) const {
 
 MemoryView Memory::store(int64_t first_id, int count, Origin origin) {
   if (count < 1 || count > size_.window)
-    throw InputError("Memory::store: wanted 1 to " + std::to_string(size_.window) + " frames, got " + std::to_string(count));
+    throw InputError("Memory::store: wanted 1 to " + std::to_string(size_.window) + " frames, got " +
+                     std::to_string(count));
   const int kept = std::min(static_cast<int>(frames_.size()), size_.window - count);
   frames_.erase(frames_.begin(), frames_.end() - kept);
   for (int i = 0; i < count; ++i) {

@@ -20,7 +20,8 @@ void set_timesteps(FlowSchedule& s) {
 
 FlowSchedule flow_schedule(int steps, double shift) {
   if (steps < 1 || steps > kMostSteps)
-    throw ConfigError("flow_schedule: steps must be 1 to " + std::to_string(kMostSteps) + ", got " + std::to_string(steps));
+    throw ConfigError("flow_schedule: steps must be 1 to " + std::to_string(kMostSteps) + ", got " +
+                      std::to_string(steps));
   if (!(shift > 0.0) || !std::isfinite(shift))
     throw ConfigError("flow_schedule: shift must be positive, got " + std::to_string(shift));
   FlowSchedule out;

@@ -57,8 +57,8 @@ void Solver::prepare(const std::vector<double>& s) {
 void Solver::step(int i, float* x, const float* velocity, Ops& ops) {
   const size_t at = static_cast<size_t>(i);
   if (kind_ == SolverKind::euler)
-    return ops.combine({.out = x, .n = size_, .count = 2, .term = {x, velocity},
-                        .coefficient = {1.0, sigma_[at + 1] - sigma_[at]}});
+    return ops.combine(
+        {.out = x, .n = size_, .count = 2, .term = {x, velocity}, .coefficient = {1.0, sigma_[at + 1] - sigma_[at]}});
   const Coefficients& c = table_[at];
   std::swap(data_[2], data_[1]);
   std::swap(data_[1], data_[0]);
@@ -68,9 +68,15 @@ void Solver::step(int i, float* x, const float* velocity, Ops& ops) {
   if (i == 0)
     ops.combine({.out = last, .n = size_, .count = 1, .term = {x}, .coefficient = {1.0}});
   else
-    ops.combine({.out = last, .n = size_, .count = i > 1 ? 4 : 3, .term = {last, m0, m1, m2},
+    ops.combine({.out = last,
+                 .n = size_,
+                 .count = i > 1 ? 4 : 3,
+                 .term = {last, m0, m1, m2},
                  .coefficient = {c.fix_last, c.fix_m0, c.fix_m1, c.fix_m2}});
-  ops.combine({.out = x, .n = size_, .count = i > 0 ? 3 : 2, .term = {last, m0, m1},
+  ops.combine({.out = x,
+               .n = size_,
+               .count = i > 0 ? 3 : 2,
+               .term = {last, m0, m1},
                .coefficient = {c.next_x, c.next_m0, c.next_m1}});
 }
 

@@ -21,9 +21,9 @@ class Solver {
 
  private:
   struct Coefficients {
-    double data_x = 0, data_v = 0;                     // m_i = data_x x + data_v v
+    double data_x = 0, data_v = 0;                            // m_i = data_x x + data_v v
     double fix_last = 0, fix_m0 = 0, fix_m1 = 0, fix_m2 = 0;  // corrected x from last, m_i, m_{i-1}, m_{i-2}
-    double next_x = 0, next_m0 = 0, next_m1 = 0;       // x_{i+1} from corrected x, m_i, m_{i-1}
+    double next_x = 0, next_m0 = 0, next_m1 = 0;              // x_{i+1} from corrected x, m_i, m_{i-1}
   };
   void prepare(const std::vector<double>& sigma);
 

@@ -8,11 +8,20 @@ namespace wam {
 std::vector<bool> static_step_mask(int executed) {
   std::vector<int> run;
   switch (executed) {
-    case 8: run = {0, 1, 2, 6, 10, 13, 14, 15}; break;
-    case 7: run = {0, 1, 2, 6, 10, 14, 15}; break;
-    case 6: run = {0, 1, 5, 10, 14, 15}; break;
-    case 5: run = {0, 1, 2, 7, 12}; break;
-    default: return {};
+    case 8:
+      run = {0, 1, 2, 6, 10, 13, 14, 15};
+      break;
+    case 7:
+      run = {0, 1, 2, 6, 10, 14, 15};
+      break;
+    case 6:
+      run = {0, 1, 5, 10, 14, 15};
+      break;
+    case 5:
+      run = {0, 1, 2, 7, 12};
+      break;
+    default:
+      return {};
   }
   std::vector<bool> mask(16, false);
   for (const int i : run) mask[static_cast<size_t>(i)] = true;

@@ -20,9 +20,9 @@ std::vector<bool> static_step_mask(int executed);
 class StepSkipper {
  public:
   StepSkipper(StepSkip rule, int64_t size);
-  void begin();                            // a new chunk
-  bool run(int step);                      // asked once a step, in order
-  void executed(const float* velocity);    // [size], after a step that ran
+  void begin();                          // a new chunk
+  bool run(int step);                    // asked once a step, in order
+  void executed(const float* velocity);  // [size], after a step that ran
 
  private:
   double similarity() const;

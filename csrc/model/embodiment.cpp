@@ -39,7 +39,8 @@ ChannelStatistics read_statistics(const json::Node& node, const ChannelGroup& gr
     }
     const std::vector<json::Node> rows = values.array();
     if (rows.empty()) values.fail("wanted a row for each step of the horizon");
-    if (out.rows != 1 && out.rows != static_cast<int>(rows.size())) values.fail("rows differ from the other statistics");
+    if (out.rows != 1 && out.rows != static_cast<int>(rows.size()))
+      values.fail("rows differ from the other statistics");
     out.rows = static_cast<int>(rows.size());
     for (const json::Node& row : rows) {
       const std::vector<double> numbers = row.numbers(dim);
@@ -63,8 +64,10 @@ ChannelGroup read_group(const json::Node& node, bool action) {
     g.per_horizon = f.need("per_horizon").boolean();
     if (g.mode == "scale") f.fail("mode scale has no inverse and cannot serve actions");
   }
-  if (g.mode != "binary" && g.mode != "none") g.statistics = read_statistics(f.need("statistics"), g);
-  else f.ignore({"statistics"});
+  if (g.mode != "binary" && g.mode != "none")
+    g.statistics = read_statistics(f.need("statistics"), g);
+  else
+    f.ignore({"statistics"});
   f.finish();
   return g;
 }

@@ -27,7 +27,7 @@ enum class Exit : uint8_t {
   hidden,        // the residual stream as it is
   adaln_linear,  // modulated norm and one matrix, unpatched for video
   linear,
-  mlp,           // two matrices with ReLU
+  mlp,  // two matrices with ReLU
 };
 /// What a pass is run for.
 enum class Want : uint8_t {
@@ -48,16 +48,16 @@ struct Grid {
 };
 
 struct Segment {
-  std::string name;               // unique; external buffers are "<name>.in", "<name>.cond" and "<name>.out"
+  std::string name;  // unique; external buffers are "<name>.in", "<name>.cond" and "<name>.out"
   Modality modality = Modality::video;
   int expert = 0;
   int64_t tokens = 0;
   Entry entry = Entry::hidden;
-  int64_t in_features = 0;        // channels of a patch entry, else columns
-  int64_t cond_channels = 0;      // conditioning channels of a patch entry
+  int64_t in_features = 0;    // channels of a patch entry, else columns
+  int64_t cond_channels = 0;  // conditioning channels of a patch entry
   Exit exit = Exit::none;
-  int64_t out_features = 0;       // channels of an unpatched exit, else columns
-  Grid grid;                      // patch entries only
+  int64_t out_features = 0;  // channels of an unpatched exit, else columns
+  Grid grid;                 // patch entries only
   Coords coords;
   std::vector<int32_t> time_row;  // [tokens] row in the table of distinct timesteps
   bool clean = false;             // carries data rather than noise
@@ -81,11 +81,11 @@ class AttendTable {
 
 struct WAMCORE_API Layout {
   std::string name;
-  std::vector<Segment> segments;   // segments of one expert lie together
+  std::vector<Segment> segments;  // segments of one expert lie together
   AttendTable attend;
-  int64_t time_rows = 1;           // distinct timesteps
+  int64_t time_rows = 1;  // distinct timesteps
   Want want = Want::head;
-  std::vector<int> groups = {0};   // context groups read by cross-attention
+  std::vector<int> groups = {0};  // context groups read by cross-attention
   int64_t tokens() const;
   int64_t begin(size_t segment) const;
 };

@@ -1,12 +1,9 @@
 #include "model/planner.h"
 
-#include <optional>
-
+#include "model/plan_builder.h"
 #include "wamcore/error.h"
 
 namespace wam {
-
-using kernels::Activation;
 
 Planner::Planner(std::vector<ExpertSpec> experts, std::vector<ContextSpec> contexts, WeightTable& weights)
     : experts_(std::move(experts)), contexts_(std::move(contexts)), weights_(weights) {
@@ -17,66 +14,12 @@ Planner::Planner(std::vector<ExpertSpec> experts, std::vector<ContextSpec> conte
 
 namespace {
 
-// Collects the nodes of one plan.
-class Builder {
- public:
-  Builder(const Planner& planner, WeightTable& weights, std::string name) : planner_(planner), weights_(weights) {
-    plan_.name = std::move(name);
-  }
-  Plan take() { return std::move(plan_); }
-
-  Slice buffer(const std::string& name, int64_t rows, int64_t cols, bool external = false) {
-    plan_.buffers.push_back({name, rows, cols, external});
-    return {static_cast<BufferId>(plan_.buffers.size()) - 1, 0, rows, 0, cols};
-  }
-  WeightId weight(const std::string& name, Shape shape, WeightUse use = WeightUse::vector) {
-    return weights_.add(planner_.key(name), std::move(shape), use);
-  }
-  WeightId matrix(const std::string& name, int64_t out, int64_t in) {
-    return weight(name, {out, in}, WeightUse::matrix);
-  }
-  void emit(const std::string& label, Node node) {
-    plan_.nodes.push_back(std::move(node));
-    plan_.labels.push_back(label);
-  }
-  void linear(const std::string& key, Slice in, Slice out, Activation activation = Activation::none) {
-    emit(key, LinearNode{in, out, matrix(key + ".weight", out.cols, in.cols), weight(key + ".bias", {out.cols}),
-                         activation});
-  }
-  // A layer of a category-specific MLP: weights [1, in, out], one category.
-  void category(const std::string& key, Slice in, Slice out, Activation activation = Activation::none) {
-    emit(key, LinearNode{in, out, weight(key + ".W", {1, in.cols, out.cols}, WeightUse::matrix_transposed),
-                         weight(key + ".b", {1, out.cols}), activation});
-  }
-  Plan& plan() { return plan_; }
-
- private:
-  const Planner& planner_;
-  WeightTable& weights_;
-  Plan plan_;
-};
-
-Slice rows_of(Slice s, int64_t begin, int64_t rows) {
-  s.row += begin;
-  s.rows = rows;
-  return s;
-}
-Slice cols_of(Slice s, int64_t begin, int64_t cols) {
-  s.col += begin;
-  s.cols = cols;
-  return s;
-}
-
-std::string block_key(const ExpertSpec& e, int64_t layer) {
-  return e.prefix + "blocks." + std::to_string(layer) + ".";
-}
-
 // What all layers of one expert share in a pass.
 struct Stream {
   const ExpertSpec* spec = nullptr;
   int expert = 0;
-  int64_t begin = 0, tokens = 0;      // its rows among all tokens
-  std::vector<int32_t> time_row;      // [tokens]
+  int64_t begin = 0, tokens = 0;  // its rows among all tokens
+  std::vector<int32_t> time_row;  // [tokens]
   Slice hidden, z, up, time, time6, modulation;
 };
 
@@ -93,15 +36,16 @@ Shared streams(Builder& b, const Planner& planner, const Layout& layout, bool ex
   int64_t row = 0;
   for (const Segment& segment : layout.segments) {
     if (s.streams.empty() || s.streams.back().spec != &planner.experts()[static_cast<size_t>(segment.expert)]) {
-      s.streams.push_back({.spec = &planner.experts().at(static_cast<size_t>(segment.expert)), .expert = segment.expert,
-                           .begin = row});
+      s.streams.push_back(
+          {.spec = &planner.experts().at(static_cast<size_t>(segment.expert)), .expert = segment.expert, .begin = row});
     }
     Stream& stream = s.streams.back();
     stream.tokens += segment.tokens;
     stream.time_row.insert(stream.time_row.end(), segment.time_row.begin(), segment.time_row.end());
     if (segment.store) {
       if (s.store_rows == 0) s.store_begin = row;
-      if (s.store_begin + s.store_rows != row) throw ShapeError("layout '" + layout.name + "': stored rows must lie together");
+      if (s.store_begin + s.store_rows != row)
+        throw ShapeError("layout '" + layout.name + "': stored rows must lie together");
       s.store_rows += segment.tokens;
     }
     row += segment.tokens;
@@ -218,8 +162,8 @@ SelfAttentionPart attention_part(Builder& b, const Stream& s, int64_t layer) {
   const ExpertSpec& e = *s.spec;
   const int64_t inner = e.heads * e.head_dim;
   const std::string key = block_key(e, layer) + "self_attn.";
-  SelfAttentionPart part{.hidden = s.hidden, .z = s.z, .modulation = s.modulation, .time_row = s.time_row,
-                         .begin = s.begin};
+  SelfAttentionPart part{
+      .hidden = s.hidden, .z = s.z, .modulation = s.modulation, .time_row = s.time_row, .begin = s.begin};
   part.wq = b.matrix(key + "q.weight", inner, e.dim), part.bq = b.weight(key + "q.bias", {inner});
   part.wk = b.matrix(key + "k.weight", inner, e.dim), part.bk = b.weight(key + "k.bias", {inner});
   part.wv = b.matrix(key + "v.weight", inner, e.dim), part.bv = b.weight(key + "v.bias", {inner});
@@ -233,8 +177,14 @@ void cross_attention(Builder& b, const Stream& s, const Shared& shared, int64_t 
   const ExpertSpec& e = *s.spec;
   const int64_t inner = e.heads * e.head_dim;
   const std::string block = block_key(e, layer), key = block + "cross_attn.";
-  CrossAttentionNode n{.layer = static_cast<int>(layer), .expert = s.expert, .heads = e.heads,
-                       .head_dim = e.head_dim, .eps = e.eps, .hidden = s.hidden, .z = s.z, .q = rows_of(shared.q, s.begin, s.tokens),
+  CrossAttentionNode n{.layer = static_cast<int>(layer),
+                       .expert = s.expert,
+                       .heads = e.heads,
+                       .head_dim = e.head_dim,
+                       .eps = e.eps,
+                       .hidden = s.hidden,
+                       .z = s.z,
+                       .q = rows_of(shared.q, s.begin, s.tokens),
                        .out = rows_of(shared.out, s.begin, s.tokens)};
   n.norm_weight = b.weight(block + "norm3.weight", {e.dim});
   n.norm_bias = b.weight(block + "norm3.bias", {e.dim});
@@ -248,16 +198,18 @@ void cross_attention(Builder& b, const Stream& s, const Shared& shared, int64_t 
 void feed_forward(Builder& b, const Stream& s, int64_t layer) {
   const ExpertSpec& e = *s.spec;
   const std::string block = block_key(e, layer), key = block + "ffn.";
-  FeedForwardNode n{.hidden = s.hidden, .z = s.z, .up = s.up, .modulation = s.modulation, .time_row = s.time_row,
-                    .eps = e.eps};
+  FeedForwardNode n{
+      .hidden = s.hidden, .z = s.z, .up = s.up, .modulation = s.modulation, .time_row = s.time_row, .eps = e.eps};
   n.w1 = b.matrix(key + "0.weight", e.ffn_dim, e.dim), n.b1 = b.weight(key + "0.bias", {e.ffn_dim});
   n.w2 = b.matrix(key + "2.weight", e.dim, e.ffn_dim), n.b2 = b.weight(key + "2.bias", {e.dim});
   b.emit(block + "ffn", std::move(n));
 }
 
 void layer(Builder& b, const Shared& shared, const std::vector<int>& groups, int64_t at, bool kv_only) {
-  SelfAttentionNode n{.layer = static_cast<int>(at), .heads = shared.streams[0].spec->heads,
-                      .head_dim = shared.streams[0].spec->head_dim, .eps = shared.streams[0].spec->eps};
+  SelfAttentionNode n{.layer = static_cast<int>(at),
+                      .heads = shared.streams[0].spec->heads,
+                      .head_dim = shared.streams[0].spec->head_dim,
+                      .eps = shared.streams[0].spec->eps};
   for (const Stream& s : shared.streams) {
     const std::string key = block_key(*s.spec, at);
     b.emit(key + "modulation",
@@ -310,68 +262,6 @@ Plan Planner::block(const Layout& layout, int at) const {
     shared.streams[i].time6 =
         b.buffer("e0_" + std::to_string(i), layout.time_rows, 6 * shared.streams[i].spec->dim, true);
   layer(b, shared, layout.groups, at, /*kv_only=*/false);
-  return b.take();
-}
-
-namespace {
-
-void context_kv(Builder& b, const ExpertSpec& e, int expert, int group, const ContextSpec& c, Slice rows) {
-  const int64_t inner = e.heads * e.head_dim;
-  for (int64_t layer = 0; layer < e.layers; ++layer) {
-    const std::string key = block_key(e, layer) + "cross_attn.";
-    ContextKvNode n{.layer = static_cast<int>(layer), .expert = expert, .group = group, .heads = e.heads,
-                    .head_dim = e.head_dim, .eps = e.eps, .in = rows};
-    n.wk = b.matrix(key + "k" + c.suffix + ".weight", inner, e.dim);
-    n.bk = b.weight(key + "k" + c.suffix + ".bias", {inner});
-    n.wv = b.matrix(key + "v" + c.suffix + ".weight", inner, e.dim);
-    n.bv = b.weight(key + "v" + c.suffix + ".bias", {inner});
-    n.norm_k = b.weight(key + "norm_k" + c.suffix + ".weight", {inner});
-    b.emit(key + "context" + c.suffix, std::move(n));
-  }
-}
-
-}  // namespace
-
-Plan Planner::text_context(int group) const {
-  Builder b(*this, weights_, "text_context");
-  const ContextSpec& c = contexts_.at(static_cast<size_t>(group));
-  const Slice text = b.buffer("text", c.rows, c.in_features, true);
-  for (size_t i = 0; i < experts_.size(); ++i) {
-    const ExpertSpec& e = experts_[i];
-    const Slice mid = b.buffer("mid" + std::to_string(i), c.rows, e.dim);
-    const Slice rows = b.buffer("rows" + std::to_string(i), c.rows, e.dim);
-    b.linear(e.prefix + "text_embedding.0", text, mid, Activation::gelu_tanh);
-    b.linear(e.prefix + "text_embedding.2", mid, rows);
-    context_kv(b, e, static_cast<int>(i), group, c, rows);
-  }
-  return b.take();
-}
-
-Plan Planner::embedded_context(int group) const {
-  Builder b(*this, weights_, "embedded_context");
-  const ContextSpec& c = contexts_.at(static_cast<size_t>(group));
-  context_kv(b, experts_[0], 0, group, c, b.buffer("rows", c.rows, experts_[0].dim, true));
-  return b.take();
-}
-
-Plan Planner::image_context(int group) const {
-  Builder b(*this, weights_, "image_context");
-  const ContextSpec& c = contexts_.at(static_cast<size_t>(group));
-  constexpr float kEps = 1e-5f;  // of the two norms of img_emb, unlike the blocks'
-  const Slice image = b.buffer("image", c.rows, c.in_features, true);
-  for (size_t i = 0; i < experts_.size(); ++i) {
-    const ExpertSpec& e = experts_[i];
-    const std::string id = std::to_string(i), proj = e.prefix + "img_emb.proj.";
-    const Slice normed = b.buffer("normed" + id, c.rows, c.in_features), mid = b.buffer("mid" + id, c.rows, c.in_features);
-    const Slice wide = b.buffer("wide" + id, c.rows, e.dim), rows = b.buffer("rows" + id, c.rows, e.dim);
-    b.emit(proj + "0", NormNode{image, normed, b.weight(proj + "0.weight", {c.in_features}),
-                               b.weight(proj + "0.bias", {c.in_features}), kEps, {}, 0, 1, {}});
-    b.linear(proj + "1", normed, mid, Activation::gelu_erf);
-    b.linear(proj + "3", mid, wide);
-    b.emit(proj + "4", NormNode{wide, rows, b.weight(proj + "4.weight", {e.dim}), b.weight(proj + "4.bias", {e.dim}),
-                               kEps, {}, 0, 1, {}});
-    context_kv(b, e, static_cast<int>(i), group, c, rows);
-  }
   return b.take();
 }
 

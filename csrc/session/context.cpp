@@ -19,9 +19,12 @@ void slice_frames(const float* src, int64_t channels, int64_t frames, int64_t ar
 }  // namespace
 
 Context::Context(std::shared_ptr<const DreamZeroModel> model, Denoiser& denoiser, int branches)
-    : model_(std::move(model)), denoiser_(denoiser), branches_(branches),
+    : model_(std::move(model)),
+      denoiser_(denoiser),
+      branches_(branches),
       block_(static_cast<int>(model_->config.dit.num_frame_per_block)),
-      window_(static_cast<int>(model_->config.dit.local_attn_size)), stream_(*model_->vae) {
+      window_(static_cast<int>(model_->config.dit.local_attn_size)),
+      stream_(*model_->vae) {
   const DitConfig& c = model_->config.dit;
   const int64_t h = model_->dit->grid().height, w = model_->dit->grid().width;
   frame_pixels_ = int64_t{3} * model_->height * model_->width;

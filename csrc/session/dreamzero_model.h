@@ -30,9 +30,9 @@ struct DreamZeroModel final : public Model {
   std::shared_ptr<DreamZero> dit;
   std::unique_ptr<Vae> vae;
   std::unique_ptr<TextEncoder> text;
-  std::unique_ptr<ClipVision> clip;            // nullptr: the model reads no image tokens
-  std::unique_ptr<WordTokenizer> tokenizer;    // nullptr: prompts come as token ids
-  int height = 0, width = 0;                   // of the picture the codec sees, pixels
+  std::unique_ptr<ClipVision> clip;          // nullptr: the model reads no image tokens
+  std::unique_ptr<WordTokenizer> tokenizer;  // nullptr: prompts come as token ids
+  int height = 0, width = 0;                 // of the picture the codec sees, pixels
 
  private:
   Embodiment embodiment_;

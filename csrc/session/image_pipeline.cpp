@@ -64,8 +64,10 @@ ImagePipeline::ImagePipeline(const Embodiment& e, int target_height, int target_
     : composition_(e.composition), view_{e.view_hw[0], e.view_hw[1]}, target_{target_height, target_width} {
   for (const CameraSpec& camera : e.cameras) {
     View v{.name = camera.name, .height = camera.height, .width = camera.width};
-    v.crop_height = static_cast<int>(camera.height * e.crop_scale), v.crop_width = static_cast<int>(camera.width * e.crop_scale);
-    if (v.crop_height < 1 || v.crop_width < 1) throw ConfigError("embodiment: crop_scale leaves nothing of camera '" + v.name + "'");
+    v.crop_height = static_cast<int>(camera.height * e.crop_scale),
+    v.crop_width = static_cast<int>(camera.width * e.crop_scale);
+    if (v.crop_height < 1 || v.crop_width < 1)
+      throw ConfigError("embodiment: crop_scale leaves nothing of camera '" + v.name + "'");
     v.top = static_cast<int>(std::nearbyint((camera.height - v.crop_height) / 2.0));  // half to even, as Python rounds
     v.left = static_cast<int>(std::nearbyint((camera.width - v.crop_width) / 2.0));
     v.rows = antialiased(v.crop_height, view_[0]), v.cols = antialiased(v.crop_width, view_[1]);
@@ -142,8 +144,8 @@ void ImagePipeline::resize_view(const View& v, const uint8_t* rgb) {
   }
 }
 
-// Puts small_ into its cell. droid: view 2 on top with every column twice, views 0 and 1 side by side below. grid: view 0
-// over view 1 on the left, view 2 over black on the right.
+// Puts small_ into its cell. droid: view 2 on top with every column twice, views 0 and 1 side by side below. grid: view
+// 0 over view 1 on the left, view 2 over black on the right.
 void ImagePipeline::place(size_t view, uint8_t* picture) const {
   const int h = view_[0], w = view_[1], stride = 3 * composed_[1];
   if (composition_ == "droid" && view == 2) {
@@ -188,7 +190,8 @@ void ImagePipeline::run(const Observation& obs, float* out) {
           float sum = 0.0f;
           for (int j = 0; j < target_rows_.count[iy]; ++j)
             for (int k = 0; k < target_cols_.count[ix]; ++k)
-              sum += target_rows_.weight[2 * iy + static_cast<size_t>(j)] * target_cols_.weight[2 * ix + static_cast<size_t>(k)] *
+              sum += target_rows_.weight[2 * iy + static_cast<size_t>(j)] *
+                     target_cols_.weight[2 * ix + static_cast<size_t>(k)] *
                      value(target_rows_.first[iy] + j, target_cols_.first[ix] + k, ch);
           *out++ = sum;
         }

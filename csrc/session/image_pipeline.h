@@ -10,7 +10,8 @@
 namespace wam {
 
 /// Camera frames to the one picture the model was trained on: centre crop, antialiased resize, views put side by side,
-/// scaled to [-1, 1], perhaps resized once more. The same float32 arithmetic as PyTorch, so that bytes come out the same.
+/// scaled to [-1, 1], perhaps resized once more. The same float32 arithmetic as PyTorch, so that bytes come out the
+/// same.
 class WAMCORE_API ImagePipeline {
  public:
   /// `target_height`, `target_width`: final size of the picture; 0: as composed.
@@ -19,8 +20,8 @@ class WAMCORE_API ImagePipeline {
   int height() const { return target_[0] ? target_[0] : composed_[0]; }
   int width() const { return target_[1] ? target_[1] : composed_[1]; }
 
-  /// Frames a camera. Throws InputError or ShapeError: unknown, missing or twice the same camera, wrong size, no frames,
-  /// or not as many as the others.
+  /// Frames a camera. Throws InputError or ShapeError: unknown, missing or twice the same camera, wrong size, no
+  /// frames, or not as many as the others.
   int check(const Observation& obs) const;
   /// Writes [frames, height, width, 3] in [-1, 1]. `obs` must have passed check().
   void run(const Observation& obs, float* out);
@@ -40,7 +41,7 @@ class WAMCORE_API ImagePipeline {
     std::string name;
     int height = 0, width = 0;  // of the camera
     int top = 0, left = 0, crop_height = 0, crop_width = 0;
-    bool as_it_is = false;      // neither cropped nor resized
+    bool as_it_is = false;  // neither cropped nor resized
     Axis rows, cols;
   };
   static Axis antialiased(int from, int to);
@@ -53,7 +54,7 @@ class WAMCORE_API ImagePipeline {
   std::string composition_;
   int view_[2], composed_[2], target_[2];
   Axis target_rows_, target_cols_;
-  std::vector<float> wide_, row_;     // resize scratch
+  std::vector<float> wide_, row_;  // resize scratch
   std::vector<uint8_t> small_, bytes_;
 };
 

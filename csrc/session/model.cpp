@@ -28,7 +28,8 @@ void ignore_unused(WeightStore& store, const std::string& prefix, const std::vec
 void check(const DreamZeroConfig& c, const Embodiment& e) {
   const auto fail = [](const std::string& what) { throw ConfigError("embodiment.json and config.json: " + what); };
   if (e.action_dim() > c.action_dim)
-    fail("the robot has " + std::to_string(e.action_dim()) + " action channels, the model " + std::to_string(c.action_dim));
+    fail("the robot has " + std::to_string(e.action_dim()) + " action channels, the model " +
+         std::to_string(c.action_dim));
   if (e.state_dim() > c.dit.max_state_dim)
     fail("the robot has " + std::to_string(e.state_dim()) + " state channels, the model " +
          std::to_string(c.dit.max_state_dim));
@@ -45,7 +46,8 @@ Model::~Model() = default;
 DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& options)
     : config(DreamZeroConfig::read(dir + "/config.json")), embodiment_(Embodiment::read(dir + "/embodiment.json")) {
   check(config, embodiment_);
-  const ImagePipeline pipeline(embodiment_, static_cast<int>(config.target_height), static_cast<int>(config.target_width));
+  const ImagePipeline pipeline(embodiment_, static_cast<int>(config.target_height),
+                               static_cast<int>(config.target_width));
   height = pipeline.height(), width = pipeline.width();
   const int64_t stride = config.vae.spatial_stride();
   if (height % stride || width % stride)

@@ -12,7 +12,8 @@ namespace wam {
 const char* const kNegativePrompt =
     "Vibrant colors, overexposed, static, blurry details, text, subtitles, style, artwork, painting, image, still, "
     "grayscale, dull, worst quality, low quality, JPEG artifacts, ugly, mutilated, extra fingers, bad hands, bad face, "
-    "deformed, disfigured, mutated limbs, fused fingers, stagnant image, cluttered background, three legs, many people in "
+    "deformed, disfigured, mutated limbs, fused fingers, stagnant image, cluttered background, three legs, many people "
+    "in "
     "the background, walking backwards.";
 
 namespace {
@@ -20,7 +21,8 @@ namespace {
 constexpr size_t kMostBytes = 64 * 1024;
 
 std::string replaced(std::string text, std::string_view from, std::string_view to) {
-  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
+    text.replace(at, from.size(), to);
   return text;
 }
 
@@ -41,7 +43,8 @@ std::optional<std::string> quoted(std::string_view s) {
 bool is_number(std::string_view s) {
   if (!s.empty() && (s[0] == '-' || s[0] == '+')) s.remove_prefix(1);
   size_t digits = 0, dots = 0;
-  for (const char c : s) (c == '.' ? dots : digits) += c == '.' || std::isdigit(static_cast<unsigned char>(c)) ? 1 : 100;
+  for (const char c : s)
+    (c == '.' ? dots : digits) += c == '.' || std::isdigit(static_cast<unsigned char>(c)) ? 1 : 100;
   return digits > 0 && digits < 100 && dots <= 1 && (dots == 1 || digits == 1 || s[0] != '0');
 }
 
@@ -64,7 +67,8 @@ std::optional<std::string> literal(std::string_view text) {
     rest.remove_prefix(end < rest.size() ? end + 1 : end);
   }
   // (text) with a single element and no comma is not a tuple.
-  if (s[0] == '(' && elements == 1 && s.find(',') == std::string_view::npos && !quoted(trimmed(s.substr(1, s.size() - 2))))
+  if (s[0] == '(' && elements == 1 && s.find(',') == std::string_view::npos &&
+      !quoted(trimmed(s.substr(1, s.size() - 2))))
     return std::string(trimmed(s.substr(1, s.size() - 2)));
   return first;
 }
@@ -91,11 +95,10 @@ struct Entity {
   std::string_view name;
   uint32_t code;
 };
-constexpr Entity kEntities[] = {{"amp", '&'},       {"lt", '<'},        {"gt", '>'},        {"quot", '"'},
-                                {"apos", '\''},     {"nbsp", 0xA0},     {"copy", 0xA9},     {"reg", 0xAE},
-                                {"deg", 0xB0},      {"times", 0xD7},    {"ndash", 0x2013},  {"mdash", 0x2014},
-                                {"lsquo", 0x2018},  {"rsquo", 0x2019},  {"ldquo", 0x201C},  {"rdquo", 0x201D},
-                                {"hellip", 0x2026}};
+constexpr Entity kEntities[] = {
+    {"amp", '&'},      {"lt", '<'},       {"gt", '>'},       {"quot", '"'},     {"apos", '\''},    {"nbsp", 0xA0},
+    {"copy", 0xA9},    {"reg", 0xAE},     {"deg", 0xB0},     {"times", 0xD7},   {"ndash", 0x2013}, {"mdash", 0x2014},
+    {"lsquo", 0x2018}, {"rsquo", 0x2019}, {"ldquo", 0x201C}, {"rdquo", 0x201D}, {"hellip", 0x2026}};
 
 // One entity at text[at] == '&': its code point and length, or nothing.
 std::optional<std::pair<uint32_t, size_t>> entity(std::string_view text) {
@@ -104,8 +107,10 @@ std::optional<std::pair<uint32_t, size_t>> entity(std::string_view text) {
     uint32_t code = 0;
     size_t i = hex ? 3 : 2;
     const size_t first = i;
-    for (; i < text.size() && i < first + 8 && (hex ? std::isxdigit(static_cast<unsigned char>(text[i]))
-                                                    : std::isdigit(static_cast<unsigned char>(text[i]))); ++i)
+    for (;
+         i < text.size() && i < first + 8 &&
+         (hex ? std::isxdigit(static_cast<unsigned char>(text[i])) : std::isdigit(static_cast<unsigned char>(text[i])));
+         ++i)
       code = code * (hex ? 16 : 10) + static_cast<uint32_t>(std::isdigit(static_cast<unsigned char>(text[i]))
                                                                 ? text[i] - '0'
                                                                 : std::tolower(text[i]) - 'a' + 10);

@@ -53,7 +53,8 @@ SampleConfig resolve(const SampleConfig& config, const SampleOptions& o) {
     throw ConfigError("SampleOptions: solver must be unipc or euler, got '" + c.solver + "'");
   if (!std::isfinite(c.guidance)) throw ConfigError("SampleOptions: guidance must be finite");
   if (!(o.imagine.stop_sigma >= 0.0 && o.imagine.stop_sigma < 1.0))
-    throw ConfigError("SampleOptions: imagine.stop_sigma must lie in [0, 1), got " + std::to_string(o.imagine.stop_sigma));
+    throw ConfigError("SampleOptions: imagine.stop_sigma must lie in [0, 1), got " +
+                      std::to_string(o.imagine.stop_sigma));
   if (o.imagine.frames < -1)
     throw ConfigError("SampleOptions: imagine.frames must be -1 or more, got " + std::to_string(o.imagine.frames));
   if (!c.step_mask.empty() && !c.dynamic_skip) {
@@ -66,17 +67,23 @@ SampleConfig resolve(const SampleConfig& config, const SampleOptions& o) {
 }
 
 Sampler::Sampler(const SampleConfig& c, const Imagine& imagine, Denoiser& denoiser)
-    : denoiser_(denoiser), guidance_(c.guidance),
+    : denoiser_(denoiser),
+      guidance_(c.guidance),
       frames_(static_cast<int>(denoiser.model().config().num_frame_per_block)),
       imagined_(imagine.frames < 0 ? frames_ : std::min(imagine.frames, frames_)),
-      video_schedule_(video_schedule(c, imagine)), action_schedule_(flow_schedule(c.steps, c.shift)),
+      video_schedule_(video_schedule(c, imagine)),
+      action_schedule_(flow_schedule(c.steps, c.shift)),
       video_steps_(imagined_ > 0 ? moving_steps(video_schedule_) : 0),
       video_solver_(kind(c), first(video_schedule_.sigma, std::max(video_steps_, 1)), numel(latents(denoiser.model()))),
       action_solver_(kind(c), action_schedule_.sigma, numel(actions(denoiser.model()))),
       skipper_({c.step_mask, c.dynamic_skip}, numel(latents(denoiser.model()))),
-      video_(latents(denoiser.model())), action_(actions(denoiser.model())), velocity_(latents(denoiser.model())),
-      unconditional_(latents(denoiser.model())), action_velocity_(actions(denoiser.model())),
-      unused_action_(actions(denoiser.model())), timesteps_({frames_ + 1}) {
+      video_(latents(denoiser.model())),
+      action_(actions(denoiser.model())),
+      velocity_(latents(denoiser.model())),
+      unconditional_(latents(denoiser.model())),
+      action_velocity_(actions(denoiser.model())),
+      unused_action_(actions(denoiser.model())),
+      timesteps_({frames_ + 1}) {
   steps_run_.reserve(static_cast<size_t>(c.steps));
 }
 
@@ -87,16 +94,23 @@ void Sampler::velocities(int step, int start, const float* y, const float* state
   for (int f = 0; f < frames_; ++f)
     t[f] = static_cast<float>(f < imagined_ ? video_schedule_.timestep[at] : video_schedule_.timestep[0]);
   t[frames_] = static_cast<float>(action_schedule_.timestep[at]);
-  Denoiser::Arrays arrays{.x = video(), .y = y, .timesteps = t, .action = action(), .state = state,
-                          .velocity = velocity_.data<float>(), .action_velocity = action_velocity_.data<float>()};
+  Denoiser::Arrays arrays{.x = video(),
+                          .y = y,
+                          .timesteps = t,
+                          .action = action(),
+                          .state = state,
+                          .velocity = velocity_.data<float>(),
+                          .action_velocity = action_velocity_.data<float>()};
   denoiser_.denoise(Denoiser::kConditional, frames_, start, arrays);
   if (guidance_ == 1.0) return;
   arrays.velocity = unconditional_.data<float>();
   arrays.action_velocity = unused_action_.data<float>();
   denoiser_.denoise(Denoiser::kUnconditional, frames_, start, arrays);
-  denoiser_.model().backend().ops().combine(
-      {.out = velocity_.data<float>(), .n = velocity_.numel(), .count = 2,
-       .term = {unconditional_.data<float>(), velocity_.data<float>()}, .coefficient = {1.0 - guidance_, guidance_}});
+  denoiser_.model().backend().ops().combine({.out = velocity_.data<float>(),
+                                             .n = velocity_.numel(),
+                                             .count = 2,
+                                             .term = {unconditional_.data<float>(), velocity_.data<float>()},
+                                             .coefficient = {1.0 - guidance_, guidance_}});
 }
 
 // Frames that are not imagined stay the noise they were.

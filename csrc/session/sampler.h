@@ -24,8 +24,8 @@ class Sampler {
   void run(int start, const float* y, const float* state, const float* video_noise, const float* action_noise,
            Tracer& trace);
 
-  float* video() { return video_.data<float>(); }        // [channels, frames, height, width]
-  float* action() { return action_.data<float>(); }      // [horizon, action_dim]
+  float* video() { return video_.data<float>(); }    // [channels, frames, height, width]
+  float* action() { return action_.data<float>(); }  // [horizon, action_dim]
   const std::vector<int>& steps_run() const { return steps_run_; }
 
  private:
@@ -34,10 +34,10 @@ class Sampler {
 
   Denoiser& denoiser_;
   double guidance_;
-  int frames_;                 // latent frames of a block
-  int imagined_;               // leading frames that are denoised
+  int frames_;    // latent frames of a block
+  int imagined_;  // leading frames that are denoised
   FlowSchedule video_schedule_, action_schedule_;
-  int video_steps_ = 0;        // steps that move the video
+  int video_steps_ = 0;  // steps that move the video
   Solver video_solver_, action_solver_;
   StepSkipper skipper_;
   Tensor video_, action_, velocity_, unconditional_, action_velocity_, unused_action_, timesteps_;

@@ -26,11 +26,16 @@ std::shared_ptr<const DreamZeroModel> as_dreamzero(const std::shared_ptr<const M
 class Session::State {
  public:
   State(std::shared_ptr<const Model> any, const SampleOptions& options)
-      : model(as_dreamzero(any)), sample(resolve(model->config.sample, options)), branches(sample.guidance == 1.0 ? 1 : 2),
-        denoiser(model->dit, branches), context(model, denoiser, branches), sampler(sample, options.imagine, denoiser),
+      : model(as_dreamzero(any)),
+        sample(resolve(model->config.sample, options)),
+        branches(sample.guidance == 1.0 ? 1 : 2),
+        denoiser(model->dit, branches),
+        context(model, denoiser, branches),
+        sampler(sample, options.imagine, denoiser),
         pipeline(model->embodiment(), static_cast<int>(model->config.target_height),
                  static_cast<int>(model->config.target_width)),
-        states(model->embodiment().state), actions(model->embodiment().action) {
+        states(model->embodiment().state),
+        actions(model->embodiment().action) {
     prepare();
     const DitConfig& c = model->config.dit;
     text = Tensor({c.text_len, c.text_dim});
@@ -58,14 +63,14 @@ class Session::State {
   ImagePipeline pipeline;
   Normalizer states, actions;
   Tracer tracer;
-  std::vector<int64_t> prompt;                     // empty: none yet
+  std::vector<int64_t> prompt;  // empty: none yet
   Tensor text, state, noise_video, noise_action, predicted, predicted_with_first;
-  std::vector<float> pixels;                       // [frames, height, width, 3]
+  std::vector<float> pixels;  // [frames, height, width, 3]
   std::vector<double> normalized;
-  int observed = 0;                                // leading frames of the last prediction
+  int observed = 0;  // leading frames of the last prediction
   bool predicted_any = false;
   uint64_t sequence = 0;
-  std::atomic<uint32_t> epoch{0};                  // reset() comes from any thread; infer() acts on it
+  std::atomic<uint32_t> epoch{0};  // reset() comes from any thread; infer() acts on it
   uint32_t context_epoch = 0;
   std::unique_ptr<VaeStream> decode_stream;
 
@@ -118,7 +123,8 @@ void Session::State::check(const Observation& obs, const Noise* noise) const {
     throw ShapeError("Session::infer: state wants " + std::to_string(e.state_dim()) + " values, got " +
                      std::to_string(obs.state.size()));
   for (size_t i = 0; i < obs.state.size(); ++i)
-    if (!std::isfinite(obs.state[i])) throw InputError("Session::infer: state[" + std::to_string(i) + "] is not finite");
+    if (!std::isfinite(obs.state[i]))
+      throw InputError("Session::infer: state[" + std::to_string(i) + "] is not finite");
   if (noise && (static_cast<int64_t>(noise->video.size()) != noise_video.numel() ||
                 static_cast<int64_t>(noise->action.size()) != noise_action.numel()))
     throw ShapeError("Session::infer: noise wants video " + shape_string(noise_video.shape()) + " and action " +
@@ -176,8 +182,7 @@ void Session::State::finish(const Observation& obs, ActionChunk& out) {
   out.epoch = context_epoch;
   out.q.resize(static_cast<size_t>(out.horizon) * static_cast<size_t>(out.dof));
   for (int i = 0; i < out.horizon; ++i)
-    for (int j = 0; j < out.dof; ++j)
-      out.q[static_cast<size_t>(i * out.dof + j)] = sampler.action()[i * dim + j];
+    for (int j = 0; j < out.dof; ++j) out.q[static_cast<size_t>(i * out.dof + j)] = sampler.action()[i * dim + j];
   actions.denormalize(out.q.data(), out.horizon);
   add_relative_state(model->embodiment(), obs.state.data(), out.q.data(), out.horizon);
   std::copy_n(sampler.video(), predicted.numel(), predicted.data<float>());
@@ -200,7 +205,8 @@ Tensor Session::State::decode() {
   const Tensor& latents = observed ? predicted_with_first : predicted;
   const int64_t frames = model->vae->pixel_frames(latents.dim(1), *decode_stream);
   const int64_t skip = observed ? 1 : 0;  // the observed frame decodes to one picture, which nobody imagined
-  Tensor video({frames, model->height, model->width, 3}), out({frames - skip, model->height, model->width, 3}, DType::u8);
+  Tensor video({frames, model->height, model->width, 3}),
+      out({frames - skip, model->height, model->width, 3}, DType::u8);
   model->vae->decode({latents.data<float>(), latents.dim(1), latents.dim(2), latents.dim(3)}, video.data<float>(),
                      *decode_stream);
   const float* from = video.data<float>() + skip * model->height * model->width * 3;

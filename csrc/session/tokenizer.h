@@ -10,8 +10,8 @@
 namespace wam {
 
 /// Word-level tokenizer of a small model, from tokenizer.json:
-/// {"type": "word", "vocab": {word: id}, "pad": id, "unk": id, "eos": id or null}. Text is lower-cased and split at white
-/// space; words that are not in the vocabulary become "unk"; "eos" is appended.
+/// {"type": "word", "vocab": {word: id}, "pad": id, "unk": id, "eos": id or null}. Text is lower-cased and split at
+/// white space; words that are not in the vocabulary become "unk"; "eos" is appended.
 class WAMCORE_API WordTokenizer {
  public:
   /// Throws ConfigError, also when an id is not below `vocab_size`.

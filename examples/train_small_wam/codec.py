@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.multiprocessing
-
 from wamcore.reference.vae import CausalVae
 from wamcore.sim.scene import COLOURS
 

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-
 from wamcore.sim import Tabletop, Task
 
 from .expert import expert

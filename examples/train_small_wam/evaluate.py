@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from wamcore.reference.checkpoint import load_checkpoint
 from wamcore.sim import TASKS
 

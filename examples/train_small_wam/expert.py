@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from wamcore.sim import Tabletop, inverse_kinematics, scene
 
 SPEED = 0.26  # m/s, fastest tip

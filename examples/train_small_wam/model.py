@@ -10,7 +10,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
-
 from wamcore.reference.dit import CausalWanModel
 from wamcore.reference.dit_layers import rope_angles, sinusoid, time_freqs, video_angles
 from wamcore.reference.umt5 import UmT5Encoder

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-
 from wamcore.reference.dit import CausalWanModel
 from wamcore.reference.schedule import Euler, UniPC, flow_match_sigmas, timesteps, unipc_sigmas
 from wamcore.reference.umt5 import UmT5Encoder

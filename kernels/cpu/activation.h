@@ -31,7 +31,8 @@ namespace wam::kernels {
 
 [[gnu::always_inline]] inline void activate(Activation kind, float* a, int64_t n) {
   switch (kind) {
-    case Activation::none: return;
+    case Activation::none:
+      return;
     case Activation::gelu_tanh:
       for (int64_t j = 0; j < n; ++j) a[j] = gelu_tanh(a[j]);
       return;

@@ -70,8 +70,7 @@ void unpatchify(const UnpatchifyParams& p, const Team& team) {
 void modulation(const ModulationParams& p, const Team& team) {
   const auto [begin, end] = team.share(p.cols, 16);
   for (int64_t r = 0; r < p.rows; ++r)
-    for (int64_t j = begin; j < end; ++j)
-      p.out[r * p.ldo + j] = p.table[j] + p.time[r * p.ldt + j % p.time_cols];
+    for (int64_t j = begin; j < end; ++j) p.out[r * p.ldo + j] = p.table[j] + p.time[r * p.ldt + j % p.time_cols];
 }
 
 void combine(const CombineParams& p, const Team& team) {

@@ -34,12 +34,18 @@ template <int Rows>
 [[gnu::always_inline]] inline void tile_rows(int64_t rows, const float* x, int64_t ldx, const float* w, int64_t k,
                                              float* acc) {
   switch (rows) {
-    case 1: return tile<1>(x, ldx, w, k, acc);
-    case 2: return tile<2>(x, ldx, w, k, acc);
-    case 3: return tile<3>(x, ldx, w, k, acc);
-    case 4: return tile<4>(x, ldx, w, k, acc);
-    case 5: return tile<5>(x, ldx, w, k, acc);
-    default: return tile<6>(x, ldx, w, k, acc);
+    case 1:
+      return tile<1>(x, ldx, w, k, acc);
+    case 2:
+      return tile<2>(x, ldx, w, k, acc);
+    case 3:
+      return tile<3>(x, ldx, w, k, acc);
+    case 4:
+      return tile<4>(x, ldx, w, k, acc);
+    case 5:
+      return tile<5>(x, ldx, w, k, acc);
+    default:
+      return tile<6>(x, ldx, w, k, acc);
   }
 }
 

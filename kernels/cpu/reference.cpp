@@ -11,11 +11,16 @@ namespace {
 
 double activation(Activation kind, double x) {
   switch (kind) {
-    case Activation::none: return x;
-    case Activation::gelu_tanh: return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-    case Activation::gelu_erf: return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
-    case Activation::silu: return x / (1 + std::exp(-x));
-    case Activation::relu: return x < 0 ? 0 : x;
+    case Activation::none:
+      return x;
+    case Activation::gelu_tanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::gelu_erf:
+      return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
+    case Activation::silu:
+      return x / (1 + std::exp(-x));
+    case Activation::relu:
+      return x < 0 ? 0 : x;
   }
   return x;
 }

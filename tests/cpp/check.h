@@ -56,30 +56,30 @@ inline int run() {
 
 }  // namespace check
 
-#define TEST(name)                                        \
-  static void test_##name();                              \
+#define TEST(name)                                            \
+  static void test_##name();                                  \
   static check::Register register_##name(#name, test_##name); \
   static void test_##name()
-#define CHECK(condition)                                                   \
-  do {                                                                     \
+#define CHECK(condition)                                                        \
+  do {                                                                          \
     if (!(condition)) check::fail(__FILE__, __LINE__, "CHECK(" #condition ")"); \
   } while (0)
-#define CHECK_NEAR(a, b, tolerance)                                                                      \
-  do {                                                                                                   \
-    const double a_ = (a), b_ = (b);                                                                     \
-    if (!(std::abs(a_ - b_) <= (tolerance)))                                                             \
+#define CHECK_NEAR(a, b, tolerance)                                                                        \
+  do {                                                                                                     \
+    const double a_ = (a), b_ = (b);                                                                       \
+    if (!(std::abs(a_ - b_) <= (tolerance)))                                                               \
       check::fail(__FILE__, __LINE__, #a " = " + std::to_string(a_) + ", " #b " = " + std::to_string(b_)); \
   } while (0)
 /// The statement throws `Type`, and its message contains `text`.
-#define CHECK_THROWS(statement, Type, text)                                                               \
-  do {                                                                                                    \
-    try {                                                                                                 \
-      statement;                                                                                          \
-      check::fail(__FILE__, __LINE__, #statement " did not throw");                                       \
-    } catch (const Type& e) {                                                                             \
-      if (std::string(e.what()).find(text) == std::string::npos)                                          \
-        check::fail(__FILE__, __LINE__, std::string("message lacks '") + text + "': " + e.what());        \
-    }                                                                                                     \
+#define CHECK_THROWS(statement, Type, text)                                                        \
+  do {                                                                                             \
+    try {                                                                                          \
+      statement;                                                                                   \
+      check::fail(__FILE__, __LINE__, #statement " did not throw");                                \
+    } catch (const Type& e) {                                                                      \
+      if (std::string(e.what()).find(text) == std::string::npos)                                   \
+        check::fail(__FILE__, __LINE__, std::string("message lacks '") + text + "': " + e.what()); \
+    }                                                                                              \
   } while (0)
 #define CHECK_MAIN() \
   int main() { return check::run(); }

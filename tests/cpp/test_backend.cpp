@@ -61,15 +61,22 @@ Chunk run(const DitConfig& c, const std::string& device, int threads, const Inpu
   Chunk out{std::vector<float>(size_t(c.out_dim * area)), std::vector<float>(size_t(2 * c.out_dim * area)),
             std::vector<float>(size_t(c.num_action_per_block * c.action_dim))};
   d.prefill(0, 1, 0, in.first.data(), in.y.data(), out.prefill.data());
-  d.denoise(0, 2, 1, {.x = in.x.data(), .y = in.y.data(), .timesteps = in.t.data(), .action = in.action.data(),
-                      .state = in.state.data(), .velocity = out.video.data(), .action_velocity = out.action.data()});
+  d.denoise(0, 2, 1,
+            {.x = in.x.data(),
+             .y = in.y.data(),
+             .timesteps = in.t.data(),
+             .action = in.action.data(),
+             .state = in.state.data(),
+             .velocity = out.video.data(),
+             .action_velocity = out.action.data()});
   return out;
 }
 
 Inputs inputs(const DitConfig& c) {
-  return {randn(c.text_len * c.text_dim), randn(c.clip_tokens * c.clip_dim), randn(c.out_dim * 24),
-          randn(c.out_dim * 48), randn(c.cond_channels() * 48 + 1), randn(c.num_action_per_block * c.action_dim),
-          randn(c.max_state_dim)};
+  return {
+      randn(c.text_len * c.text_dim), randn(c.clip_tokens * c.clip_dim), randn(c.out_dim * 24),
+      randn(c.out_dim * 48),          randn(c.cond_channels() * 48 + 1), randn(c.num_action_per_block * c.action_dim),
+      randn(c.max_state_dim)};
 }
 
 }  // namespace

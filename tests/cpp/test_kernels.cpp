@@ -64,8 +64,16 @@ TEST(attention_over_spans) {
     auto bias = randn(heads * rows * keys);
     if (round & 4) bias[0] = -INFINITY;
     auto out = randn(rows * heads * d), want = out;
-    AttentionParams p{.q = q.data(), .out = out.data(), .rows = rows, .heads = heads, .head_dim = d, .ldq = heads * d,
-                      .ldo = heads * d, .spans = list.data(), .span_count = spans, .scale = 1 / std::sqrt(float(d))};
+    AttentionParams p{.q = q.data(),
+                      .out = out.data(),
+                      .rows = rows,
+                      .heads = heads,
+                      .head_dim = d,
+                      .ldq = heads * d,
+                      .ldo = heads * d,
+                      .spans = list.data(),
+                      .span_count = spans,
+                      .scale = 1 / std::sqrt(float(d))};
     p.accumulate = round & 1;
     if ((round & 2) && keys > 1) p.bias = bias.data();
     as_team(attention, p, int(pick(1, 3)));
@@ -78,13 +86,15 @@ TEST(attention_over_spans) {
 TEST(layer_norm_with_modulation) {
   for (int round = 0; round < 24; ++round) {
     const int64_t rows = pick(1, 7), cols = pick(2, 130);
-    const auto x = randn(rows * cols), weight = randn(cols), bias = randn(cols), shift = randn(2 * cols), scale = randn(2 * cols);
+    const auto x = randn(rows * cols), weight = randn(cols), bias = randn(cols), shift = randn(2 * cols),
+               scale = randn(2 * cols);
     std::vector<int32_t> row(rows);
     for (auto& r : row) r = int32_t(pick(0, 1));
     std::vector<float> y(rows * cols), want(rows * cols);
     LayerNormParams p{.x = x.data(), .y = y.data(), .rows = rows, .cols = cols, .ldx = cols, .ldy = cols};
     if (round & 1) p.weight = weight.data(), p.bias = bias.data();
-    if (round & 2) p.shift = shift.data(), p.scale = scale.data(), p.ldm = cols, p.time_row = round & 4 ? row.data() : nullptr;
+    if (round & 2)
+      p.shift = shift.data(), p.scale = scale.data(), p.ldm = cols, p.time_row = round & 4 ? row.data() : nullptr;
     as_team(layer_norm, p, int(pick(1, 3)));
     p.y = want.data();
     layer_norm_ref(p);
@@ -97,7 +107,8 @@ TEST(qk_norm_and_rope) {
     const int64_t rows = pick(1, 7), heads = pick(1, 4), d = 2 * pick(1, 40), width = heads * d;
     const auto x = randn(rows * width), weight = randn(width), cos = randn(rows * d / 2), sin = randn(rows * d / 2);
     std::vector<float> y(rows * width), want(rows * width);
-    QkNormRopeParams p{.x = x.data(), .y = y.data(), .rows = rows, .heads = heads, .head_dim = d, .ldx = width, .ldy = width};
+    QkNormRopeParams p{
+        .x = x.data(), .y = y.data(), .rows = rows, .heads = heads, .head_dim = d, .ldx = width, .ldy = width};
     if (round & 1) p.weight = weight.data();
     if (round & 2) p.cos = cos.data(), p.sin = sin.data();
     as_team(qk_norm_rope, p, int(pick(1, 3)));

@@ -18,9 +18,15 @@ Coords video_coords(int64_t frames, int64_t rows, int64_t cols, double first) {
   return c;
 }
 
-Segment video(const std::string& name, int64_t frames, double first, int32_t time_row, int64_t rows = 7, int64_t cols = 14) {
-  Segment s{.name = name, .tokens = frames * rows * cols, .entry = Entry::patch, .in_features = 48,
-            .exit = Exit::adaln_linear, .out_features = 48, .grid = {frames, 2 * rows, 2 * cols},
+Segment video(const std::string& name, int64_t frames, double first, int32_t time_row, int64_t rows = 7,
+              int64_t cols = 14) {
+  Segment s{.name = name,
+            .tokens = frames * rows * cols,
+            .entry = Entry::patch,
+            .in_features = 48,
+            .exit = Exit::adaln_linear,
+            .out_features = 48,
+            .grid = {frames, 2 * rows, 2 * cols},
             .coords = video_coords(frames, rows, cols, first)};
   s.time_row.assign(size_t(s.tokens), time_row);
   return s;
@@ -34,22 +40,40 @@ void check_span(const QuerySpan& s, int64_t begin, int64_t rows, bool memory, in
 }
 
 // ---- Fast-WAM (LIBERO): a wide video expert and a narrow action expert, one joint attention.
-const ExpertSpec kVideoExpert{.prefix = "mixtures.video.", .dim = 3072, .heads = 24, .head_dim = 128, .layers = 30,
-                              .ffn_dim = 14336, .freq_dim = 256};
-const ExpertSpec kActionExpert{.prefix = "mixtures.action.", .dim = 1024, .heads = 24, .head_dim = 128, .layers = 30,
-                               .ffn_dim = 4096, .freq_dim = 256};
+const ExpertSpec kVideoExpert{.prefix = "mixtures.video.",
+                              .dim = 3072,
+                              .heads = 24,
+                              .head_dim = 128,
+                              .layers = 30,
+                              .ffn_dim = 14336,
+                              .freq_dim = 256};
+const ExpertSpec kActionExpert{.prefix = "mixtures.action.",
+                               .dim = 1024,
+                               .heads = 24,
+                               .head_dim = 128,
+                               .layers = 30,
+                               .ffn_dim = 4096,
+                               .freq_dim = 256};
 const ContextSpec kTextAndProprio{.rows = 129, .in_features = 4096};  // the last row changes every chunk
 
 Segment fastwam_action(int32_t time_row) {
-  Segment s{.name = "action", .modality = Modality::action, .expert = 1, .tokens = 32, .entry = Entry::linear,
-            .in_features = 7, .exit = Exit::linear, .out_features = 7, .coords = {.split = {128}}};
+  Segment s{.name = "action",
+            .modality = Modality::action,
+            .expert = 1,
+            .tokens = 32,
+            .entry = Entry::linear,
+            .in_features = 7,
+            .exit = Exit::linear,
+            .out_features = 7,
+            .coords = {.split = {128}}};
   for (int i = 0; i < 32; ++i) s.coords.position.push_back(i);
   s.time_row.assign(32, time_row);
   return s;
 }
 
 Layout video_prefill(int64_t frames) {  // K/V of clean frames; policy mode: one frame, IDM stage 2: all
-  Layout l{.name = "video prefill", .segments = {video("video", frames, 0, 0)}, .attend = AttendTable(1), .want = Want::kv};
+  Layout l{
+      .name = "video prefill", .segments = {video("video", frames, 0, 0)}, .attend = AttendTable(1), .want = Want::kv};
   l.segments[0].store = l.segments[0].clean = true;
   l.attend.allow(0, 0);
   return l;
@@ -63,8 +87,10 @@ Layout action_step() {
 }
 
 Layout joint_step() {
-  Layout l{.name = "joint", .segments = {video("first", 1, 0, 0), video("future", 2, 1, 1), fastwam_action(1)},
-           .attend = AttendTable(3), .time_rows = 2};
+  Layout l{.name = "joint",
+           .segments = {video("first", 1, 0, 0), video("future", 2, 1, 1), fastwam_action(1)},
+           .attend = AttendTable(3),
+           .time_rows = 2};
   l.segments[0].clean = true;
   for (auto [q, k] : std::vector<std::pair<size_t, size_t>>{{0, 0}, {1, 0}, {1, 1}, {2, 0}, {2, 1}, {2, 2}})
     l.attend.allow(q, k);
@@ -135,7 +161,8 @@ std::string diffusers_key(std::string k, bool action) {
   swap("patch_embedding", "patch_embedding_mlp"), swap("action_encoder", "action_embedder");
   swap("head.head", action ? "action_proj_out" : "proj_out"), swap("head.modulation", "scale_shift_table");
   for (const char* part : {"q.", "k.", "v."})
-    for (const char* attn : {"self_attn.", "cross_attn."}) swap(std::string(attn) + part, std::string(attn) + "to_" + part);
+    for (const char* attn : {"self_attn.", "cross_attn."})
+      swap(std::string(attn) + part, std::string(attn) + "to_" + part);
   swap("self_attn.o.", "self_attn.to_out.0."), swap("cross_attn.o.", "cross_attn.to_out.0.");
   swap("self_attn", "attn1"), swap("cross_attn", "attn2"), swap("norm3", "norm2");
   swap("ffn.0", "ffn.net.0.proj"), swap("ffn.2", "ffn.net.2"), swap(".modulation", ".scale_shift_table");
@@ -146,10 +173,17 @@ std::string diffusers_key(std::string k, bool action) {
 
 TEST(lingbot_chunk_alternates_video_and_action_through_memory) {
   const int64_t frame0 = 6, frames = 2, per_frame = 16;
-  Layout video_pass{.name = "video", .segments = {video("video", frames, double(frame0), 0, 12, 10)}, .attend = AttendTable(1)};
+  Layout video_pass{
+      .name = "video", .segments = {video("video", frames, double(frame0), 0, 12, 10)}, .attend = AttendTable(1)};
   video_pass.attend.allow(0, 0), video_pass.attend.allow_memory(0);
-  Segment action{.name = "action", .modality = Modality::action, .tokens = frames * per_frame, .entry = Entry::linear,
-                 .in_features = 30, .exit = Exit::adaln_linear, .out_features = 30, .coords = {.split = {44, 42, 42}}};
+  Segment action{.name = "action",
+                 .modality = Modality::action,
+                 .tokens = frames * per_frame,
+                 .entry = Entry::linear,
+                 .in_features = 30,
+                 .exit = Exit::adaln_linear,
+                 .out_features = 30,
+                 .coords = {.split = {44, 42, 42}}};
   for (int64_t f = 0; f < frames; ++f)
     for (int64_t j = 0; j < per_frame; ++j)  // fractional frames, negative space
       for (const double p : {double(frame0 + f) + double(j + 1) / double(per_frame + 1), -1.0, -1.0})
@@ -160,7 +194,12 @@ TEST(lingbot_chunk_alternates_video_and_action_through_memory) {
   check_span(compile_attention(video_pass)[0], 0, 240, true, 0, 240);
   check_span(compile_attention(action_pass)[0], 0, 32, true, 0, 32);
 
-  const ExpertSpec backbone{.dim = 3072, .heads = 24, .head_dim = 128, .layers = 30, .ffn_dim = 14336, .freq_dim = 256,
+  const ExpertSpec backbone{.dim = 3072,
+                            .heads = 24,
+                            .head_dim = 128,
+                            .layers = 30,
+                            .ffn_dim = 14336,
+                            .freq_dim = 256,
                             .patch_is_linear = true};
   WeightTable weights;
   Planner planner({backbone}, {{.rows = 512, .in_features = 4096}}, weights);
@@ -174,8 +213,9 @@ TEST(lingbot_chunk_alternates_video_and_action_through_memory) {
   CHECK(weights.specs().size() == 839 - 4);
   std::set<std::string> names;
   for (const WeightSpec& w : weights.specs()) names.insert(w.name);
-  for (const char* k : {"blocks.29.attn1.to_out.0.weight", "blocks.0.attn2.norm_k.weight", "blocks.7.ffn.net.0.proj.bias",
-                        "condition_embedder_action.time_embedder.linear_2.weight", "action_proj_out.bias", "scale_shift_table"})
+  for (const char* k :
+       {"blocks.29.attn1.to_out.0.weight", "blocks.0.attn2.norm_k.weight", "blocks.7.ffn.net.0.proj.bias",
+        "condition_embedder_action.time_embedder.linear_2.weight", "action_proj_out.bias", "scale_shift_table"})
     CHECK(names.count(k));
   // The rotation of a fractional frame: first pair of token 0, angle 6 + 1/17.
   CHECK_NEAR(plan.ropes[0].cos[0], std::cos(6.0 + 1.0 / 17.0), 1e-6);

@@ -112,7 +112,8 @@ TEST(both_programs_give_the_same_chunk) {
   Session fused(a), plain(b);
   for (Session* s : {&fused, &plain}) s->set_prompt("touch the green block");
   for (int i = 0; i < 3; ++i) {
-    const ActionChunk x = fused.infer(observation(*a, i ? 2 : 1, 16 * i)), y = plain.infer(observation(*b, i ? 2 : 1, 16 * i));
+    const ActionChunk x = fused.infer(observation(*a, i ? 2 : 1, 16 * i)),
+                      y = plain.infer(observation(*b, i ? 2 : 1, 16 * i));
     CHECK(check::relative_error(x.q, y.q, x.q.size()) < 1e-4);
   }
 }
@@ -122,7 +123,8 @@ TEST(imagination_can_be_turned_down) {
   const Observation obs = observation(*m, 1, 0);
   const Shape shape = m->latent_shape();
   const int64_t frame = shape[2] * shape[3];
-  Noise noise{std::vector<float>(static_cast<size_t>(numel(shape))), std::vector<float>(static_cast<size_t>(m->horizon() * 4))};
+  Noise noise{std::vector<float>(static_cast<size_t>(numel(shape))),
+              std::vector<float>(static_cast<size_t>(m->horizon() * 4))};
   std::mt19937 rng(3);
   std::normal_distribution<float> normal;
   for (float& x : noise.video) x = normal(rng);

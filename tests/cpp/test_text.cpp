@@ -13,7 +13,8 @@
 using namespace wam;
 
 TEST(prompt_is_lower_cased_and_put_for_every_placeholder) {
-  CHECK(format_prompt("a robot {} The robot {}", "Pick up the CUP") == "a robot pick up the cup The robot pick up the cup");
+  CHECK(format_prompt("a robot {} The robot {}", "Pick up the CUP") ==
+        "a robot pick up the cup The robot pick up the cup");
   CHECK(format_prompt("{}", "  a \t b\n") == "a b");
   CHECK(format_prompt("{}", "<LAPA>go<DREAM> on") == "go on");
 }
@@ -54,20 +55,28 @@ std::string file(const std::string& text) {
 }  // namespace
 
 TEST(word_tokenizer) {
-  const std::string good = R"({"type":"word","vocab":{"<pad>":0,"<unk>":1,"</s>":2,"red":3,"touch":4},"pad":0,"unk":1,"eos":2})";
+  const std::string good =
+      R"({"type":"word","vocab":{"<pad>":0,"<unk>":1,"</s>":2,"red":3,"touch":4},"pad":0,"unk":1,"eos":2})";
   const WordTokenizer t(file(good), 5);
   CHECK((t.encode("Touch the  RED") == std::vector<int64_t>{4, 1, 3, 2}));
   CHECK_THROWS(WordTokenizer(file(good), 4), ConfigError, "vocab");
   CHECK_THROWS(WordTokenizer(file(R"({"type":"bpe"})"), 4), ConfigError, "type");
-  CHECK_THROWS(WordTokenizer(file(R"({"type":"word","vocab":{},"pad":0,"unk":0,"eos":null,"x":1})"), 4), ConfigError, "x");
+  CHECK_THROWS(WordTokenizer(file(R"({"type":"word","vocab":{},"pad":0,"unk":0,"eos":null,"x":1})"), 4), ConfigError,
+               "x");
 }
 
 namespace {
 
 ChannelGroup group(const std::string& mode) {
   ChannelGroup g{.key = "joint", .dim = 3, .mode = mode};
-  g.statistics = {.rows = 1, .dim = 3, .min = {-1, 0, 2}, .max = {3, 0, 5}, .mean = {1, 2, 3}, .std = {2, 0, 1},
-                  .q01 = {-2, 1, 0}, .q99 = {2, 1, 4}};
+  g.statistics = {.rows = 1,
+                  .dim = 3,
+                  .min = {-1, 0, 2},
+                  .max = {3, 0, 5},
+                  .mean = {1, 2, 3},
+                  .std = {2, 0, 1},
+                  .q01 = {-2, 1, 0},
+                  .q99 = {2, 1, 4}};
   return g;
 }
 

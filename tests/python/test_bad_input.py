@@ -7,7 +7,7 @@ from pathlib import Path
 import checkpoints
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from wamcore import _core
 
 BUNDLED = Path(__file__).resolve().parents[2] / "python" / "wamcore" / "models" / "tabletop"
@@ -35,7 +35,7 @@ CONFIG = {
     "unknown field": (lambda c: c.update(colour=1), "colour"),
     "unknown field, near miss": (lambda c: head(c).update(sigma_shfit=5.0), "sigma_shift"),
     "missing field": (lambda c: head(c).pop("sigma_shift"), "sigma_shift"),
-    "wrong type": (lambda c: head(c)["diffusion_model_cfg"].update(dim="128"), "diffusion_model_cfg.dim: wanted integer"),
+    "wrong type": (lambda c: head(c)["diffusion_model_cfg"].update(dim="128"), "cfg.dim: wanted integer"),
     "other family": (lambda c: c.update(model_type="gr00t"), "dreamzero"),
     "heads": (lambda c: head(c)["diffusion_model_cfg"].update(num_heads=3), "num_heads"),
     "i2v without condition": (lambda c: head(c)["diffusion_model_cfg"].update(model_type="i2v"), "i2v"),
@@ -114,7 +114,7 @@ def test_nan_weights_are_found_on_request(folder):
         weights[A_WEIGHT][3, 5] = np.nan
 
     spoil(folder, poison)
-    with pytest.raises(_core.WeightError, match="blocks.0.ffn.0.weight"):
+    with pytest.raises(_core.WeightError, match=r"blocks\.0\.ffn\.0\.weight"):
         _core.Model.load(str(folder), check_finite=True)
 
 

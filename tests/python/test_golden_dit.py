@@ -94,8 +94,10 @@ def test_block(case, device):
     if clip:
         dit.set_embedded_context(1, context[:clip])
     keys, values = (p[0].reshape(p.shape[1], -1) for p in tensors["kv_cache_in"])
-    tables = [tensors[f"rope_{kind}_cos_sin"].reshape(-1, config["dim"] // config["num_heads"] // 2, 2)
-              for kind in ("video", "action", "state")]
+    tables = [
+        tensors[f"rope_{kind}_cos_sin"].reshape(-1, config["dim"] // config["num_heads"] // 2, 2)
+        for kind in ("video", "action", "state")
+    ]
     rope = np.concatenate(tables)
     e0 = tensors["e0"][0].reshape(len(rope), -1)
     out = dit.block(0, True, tensors["x"][0], e0, (rope[..., 0], rope[..., 1]), (keys, values))
@@ -108,7 +110,9 @@ def test_block(case, device):
             compared += 1
     assert compared >= len(BLOCK_TAPS) - 1
     video = len(tables[0])
-    out = dit.block(0, False, tensors["x"][0][:video], e0[:video], (tables[0][..., 0], tables[0][..., 1]), (keys, values))
+    out = dit.block(
+        0, False, tensors["x"][0][:video], e0[:video], (tables[0][..., 0], tables[0][..., 1]), (keys, values)
+    )
     golden.check(out, tensors["y_no_register"][0], TOLERANCE, "y_no_register")
     want = tensors["kv_cache_out_no_register"][:, 0]
     golden.check(np.stack(dit.memory(0)).reshape(want.shape), want, TOLERANCE, "kv_cache_out_no_register")

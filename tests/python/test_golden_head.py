@@ -88,5 +88,5 @@ def test_same_noise_gives_the_same_chunk_again(case):
     for _ in range(2):
         session.reset()
         runs.append([session.infer(obs).q.copy(), session.infer(later).q.copy(), session.predicted_latents()])
-    for a, b in zip(*runs):
+    for a, b in zip(*runs, strict=True):
         assert np.array_equal(a, b)

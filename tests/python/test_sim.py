@@ -8,9 +8,9 @@ import pytest
 if importlib.util.find_spec("mujoco") is None:  # not imported here: wamcore.sim chooses its GL first
     pytest.skip("mujoco is not installed", allow_module_level=True)
 
-from examples.train_small_wam.expert import expert
-
 from wamcore.sim import TASKS, Tabletop, Task
+
+from examples.train_small_wam.expert import expert
 
 
 @pytest.fixture(scope="module")

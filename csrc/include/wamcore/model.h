@@ -19,15 +19,16 @@ struct LoadOptions {
 /// Weights and configuration on one device. Const; any number of sessions share it.
 class WAMCORE_API Model {
  public:
-  /// Reads config.json, embodiment.json and the safetensors files of `dir`. Throws ConfigError, WeightError, DeviceError.
+  /// Reads config.json, embodiment.json and the safetensors files of `dir`. Throws ConfigError, WeightError,
+  /// DeviceError.
   static std::shared_ptr<const Model> load(const std::string& dir, const LoadOptions& options = {});
   virtual ~Model();
 
   virtual const Embodiment& embodiment() const = 0;
-  virtual std::string family() const = 0;      // "dreamzero"
-  virtual std::string device() const = 0;      // the backend that runs it
+  virtual std::string family() const = 0;  // "dreamzero"
+  virtual std::string device() const = 0;  // the backend that runs it
   virtual int threads() const = 0;
-  virtual int horizon() const = 0;             // rows of a chunk
+  virtual int horizon() const = 0;  // rows of a chunk
   virtual int64_t parameters() const = 0;
   /// Sizes of one latent block: [channels, frames, height, width].
   virtual Shape latent_shape() const = 0;

@@ -8,11 +8,11 @@ namespace wam {
 
 /// Frames of one camera, oldest first.
 struct CameraFrames {
-  std::string name;           // as the embodiment names it
-  int frames = 0;             // how many
-  int height = 0;             // pixels
-  int width = 0;              // pixels
-  std::vector<uint8_t> rgb;   // [frames, height, width, 3]
+  std::string name;          // as the embodiment names it
+  int frames = 0;            // how many
+  int height = 0;            // pixels
+  int width = 0;             // pixels
+  std::vector<uint8_t> rgb;  // [frames, height, width, 3]
 };
 
 /// What the robot saw and felt at one control tick.

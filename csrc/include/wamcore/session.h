@@ -20,15 +20,15 @@ struct Imagine {
 
 /// What may differ from the checkpoint's own sampling. Unset: as the checkpoint says.
 struct SampleOptions {
-  std::optional<int> steps;               // flow steps
-  std::optional<double> guidance;         // of the video; 1 runs no unconditional branch
-  std::optional<double> shift;            // of the schedule
-  std::optional<std::string> solver;      // "unipc" or "euler"
+  std::optional<int> steps;                    // flow steps
+  std::optional<double> guidance;              // of the video; 1 runs no unconditional branch
+  std::optional<double> shift;                 // of the schedule
+  std::optional<std::string> solver;           // "unipc" or "euler"
   std::optional<std::vector<bool>> step_mask;  // which steps run the model; empty: all
-  std::optional<bool> dynamic_skip;       // skip by similarity instead
-  std::optional<bool> decoupled;          // video ends at video_final_noise
+  std::optional<bool> dynamic_skip;            // skip by similarity instead
+  std::optional<bool> decoupled;               // video ends at video_final_noise
   std::optional<double> video_final_noise;
-  std::optional<uint64_t> seed;           // of the initial noise, which is the same for every chunk
+  std::optional<uint64_t> seed;  // of the initial noise, which is the same for every chunk
   Imagine imagine;
 };
 
@@ -65,8 +65,8 @@ class WAMCORE_API Session : public Policy {
   /// Forgets all frames: the next infer() starts a new context, and chunks made before are void. From any thread.
   void reset();
 
-  /// The latents of the last chunk, [channels, frames, height, width]: the observed first frame when the chunk started a
-  /// context, then the imagined ones.
+  /// The latents of the last chunk, [channels, frames, height, width]: the observed first frame when the chunk started
+  /// a context, then the imagined ones.
   const Tensor& predicted_latents() const;
   /// Leading frames of predicted_latents() that were observed.
   int observed_frames() const;
@@ -74,8 +74,8 @@ class WAMCORE_API Session : public Policy {
   Tensor decode();
 
   const Model& model() const;
-  const Trace& trace() const;        // of the last chunk
-  int context_start() const;         // latent frame at which the next chunk starts
+  const Trace& trace() const;                 // of the last chunk
+  int context_start() const;                  // latent frame at which the next chunk starts
   const std::vector<int>& steps_run() const;  // of the last chunk
   /// Keys and values of a layer's memory in order, [2, rows, heads * head_dim]; branch 1 is unconditional.
   Tensor memory(int layer, int branch = 0) const;

@@ -14,7 +14,9 @@ constexpr double kMean[3] = {0.48145466, 0.4578275, 0.40821073}, kStd[3] = {0.26
 template <typename F>
 void each_weight(const ClipConfig& c, F&& f) {
   const int64_t d = c.vision_dim, mlp = d * c.vision_mlp_ratio;
-  const auto vector = [&](const std::string& name, int64_t n, bool used) { f(name, Shape{n}, WeightUse::vector, used); };
+  const auto vector = [&](const std::string& name, int64_t n, bool used) {
+    f(name, Shape{n}, WeightUse::vector, used);
+  };
   const auto linear = [&](const std::string& name, int64_t out, int64_t in, bool used) {
     f(name + ".weight", Shape{out, in}, WeightUse::matrix, used);
     vector(name + ".bias", out, used);
@@ -131,14 +133,16 @@ std::vector<float> ClipVision::preprocess(const Picture& picture) const {
         for (int64_t k = 0; k < 4; ++k)
           sum += rows.weight[static_cast<size_t>(4 * y + k)] *
                  wide[static_cast<size_t>((rows.index[static_cast<size_t>(4 * y + k)] * size + x) * 3 + ch)];
-        out[static_cast<size_t>((ch * size + y) * size + x)] = static_cast<float>((sum * 0.5 + 0.5 - kMean[ch]) / kStd[ch]);
+        out[static_cast<size_t>((ch * size + y) * size + x)] =
+            static_cast<float>((sum * 0.5 + 0.5 - kMean[ch]) / kStd[ch]);
       }
   return out;
 }
 
 void ClipVision::encode(const Picture& picture, float* out, const Tap* tap) const {
   const ClipConfig& c = config_;
-  const int64_t d = c.vision_dim, n = c.tokens(), mlp = d * c.vision_mlp_ratio, p = c.patch_size, side = c.image_size / p;
+  const int64_t d = c.vision_dim, n = c.tokens(), mlp = d * c.vision_mlp_ratio, p = c.patch_size,
+                side = c.image_size / p;
   Ops& ops = backend_->ops();
   const std::vector<float> pixels = preprocess(picture);
   if (tap) (*tap)("preprocessed", pixels.data(), 3 * c.image_size, c.image_size, c.image_size);
@@ -149,12 +153,26 @@ void ClipVision::encode(const Picture& picture, float* out, const Tap* tap) cons
         std::copy_n(pixels.data() + (ch * c.image_size + token / side * p + y) * c.image_size + token % side * p, p,
                     patches.data<float>() + (token * 3 + ch) * p * p + y * p);
   const auto linear = [&](const float* in, int64_t rows, int64_t k, int weight, int bias, float* to, int64_t cols) {
-    return kernels::GemmParams{.x = in, .w = weights_->data(weight), .bias = weights_->data(bias), .y = to, .m = rows,
-                               .n = cols, .k = k, .ldx = k, .ldy = cols};
+    return kernels::GemmParams{.x = in,
+                               .w = weights_->data(weight),
+                               .bias = weights_->data(bias),
+                               .y = to,
+                               .m = rows,
+                               .n = cols,
+                               .k = k,
+                               .ldx = k,
+                               .ldy = cols};
   };
   const auto norm = [&](int weight, int bias, const float* from, float* to) {
-    ops.layer_norm({.x = from, .y = to, .rows = n, .cols = d, .ldx = d, .ldy = d, .eps = kEps,
-                    .weight = weights_->data(weight), .bias = weights_->data(bias)});
+    ops.layer_norm({.x = from,
+                    .y = to,
+                    .rows = n,
+                    .cols = d,
+                    .ldx = d,
+                    .ldy = d,
+                    .eps = kEps,
+                    .weight = weights_->data(weight),
+                    .bias = weights_->data(bias)});
   };
   float* h = x.data<float>();
   ops.gemm(linear(patches.data<float>(), n - 1, 3 * p * p, patch_, kNone, h + d, d));
@@ -169,8 +187,16 @@ void ClipVision::encode(const Picture& picture, float* out, const Tap* tap) cons
     ops.gemm(linear(z.data<float>(), n, d, l.qkv_w, l.qkv_b, qkv.data<float>(), 3 * d));
     const float* q = qkv.data<float>();
     const kernels::KeySpan span{q + d, q + 2 * d, n, 3 * d, 3 * d};
-    ops.attention({.q = q, .out = a.data<float>(), .rows = n, .heads = c.vision_heads, .head_dim = head_dim, .ldq = 3 * d,
-                   .ldo = d, .spans = &span, .span_count = 1, .scale = 1.0f / std::sqrt(static_cast<float>(head_dim))});
+    ops.attention({.q = q,
+                   .out = a.data<float>(),
+                   .rows = n,
+                   .heads = c.vision_heads,
+                   .head_dim = head_dim,
+                   .ldq = 3 * d,
+                   .ldo = d,
+                   .spans = &span,
+                   .span_count = 1,
+                   .scale = 1.0f / std::sqrt(static_cast<float>(head_dim))});
     kernels::GemmParams add = linear(a.data<float>(), n, d, l.proj_w, l.proj_b, h, d);
     add.residual = h, add.ldr = d;
     ops.gemm(add);

@@ -10,7 +10,8 @@
 
 namespace wam {
 
-/// Turns a picture into image tokens: every block but the last, no final norm, no projection. Const; runs once a context.
+/// Turns a picture into image tokens: every block but the last, no final norm, no projection. Const; runs once a
+/// context.
 class WAMCORE_API ClipVision {
  public:
   struct Picture {

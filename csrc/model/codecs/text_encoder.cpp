@@ -21,7 +21,8 @@ void each_weight(const TextEncoderConfig& c, F&& f) {
   for (int64_t i = 0; i < c.num_layers; ++i) {
     const std::string key = layer_key(i);
     f(key + "norm1.weight", Shape{c.dim}, WeightUse::vector);
-    for (const char* part : {"q", "k", "v"}) f(key + "attn." + part + ".weight", Shape{c.dim_attn, c.dim}, WeightUse::matrix);
+    for (const char* part : {"q", "k", "v"})
+      f(key + "attn." + part + ".weight", Shape{c.dim_attn, c.dim}, WeightUse::matrix);
     f(key + "attn.o.weight", Shape{c.dim, c.dim_attn}, WeightUse::matrix);
     f(key + "norm2.weight", Shape{c.dim}, WeightUse::vector);
     f(key + "ffn.gate.0.weight", Shape{c.dim_ffn, c.dim}, WeightUse::matrix);
@@ -78,8 +79,15 @@ TextEncoder::TextEncoder(TextEncoderConfig config, const WeightSource& source, s
   weights_ = backend_->pack(table, source);
   embedding_ = ids.front(), norm_ = ids.back();
   for (size_t at = 1; at + 1 < ids.size(); at += 10)
-    layers_.push_back({.norm1 = ids[at], .q = ids[at + 1], .k = ids[at + 2], .v = ids[at + 3], .o = ids[at + 4],
-                       .norm2 = ids[at + 5], .gate = ids[at + 6], .fc1 = ids[at + 7], .fc2 = ids[at + 8],
+    layers_.push_back({.norm1 = ids[at],
+                       .q = ids[at + 1],
+                       .k = ids[at + 2],
+                       .v = ids[at + 3],
+                       .o = ids[at + 4],
+                       .norm2 = ids[at + 5],
+                       .gate = ids[at + 6],
+                       .fc1 = ids[at + 7],
+                       .fc2 = ids[at + 8],
                        .bias = ids[at + 9]});
 }
 
@@ -96,7 +104,8 @@ void TextEncoder::encode(const std::vector<int64_t>& ids, int64_t text_len, floa
   const TextEncoderConfig& c = config_;
   const int64_t n = static_cast<int64_t>(ids.size()), inner = c.dim_attn;
   if (n > text_len)
-    throw InputError("TextEncoder::encode: wanted at most " + std::to_string(text_len) + " tokens, got " + std::to_string(n));
+    throw InputError("TextEncoder::encode: wanted at most " + std::to_string(text_len) + " tokens, got " +
+                     std::to_string(n));
   std::fill_n(out, text_len * c.dim, 0.0f);
   if (n == 0) return;
   Ops& ops = backend_->ops();
@@ -107,12 +116,25 @@ void TextEncoder::encode(const std::vector<int64_t>& ids, int64_t text_len, floa
     if (tap) (*tap)(label, data(t), t.dim(0), t.dim(1), t.dim(1));
   };
   const auto norm = [&](int weight, Tensor& from, float* to) {  // the RMS norm of a whole row
-    ops.qk_norm_rope({.x = data(from), .y = to, .rows = n, .heads = 1, .head_dim = c.dim, .ldx = c.dim, .ldy = c.dim,
-                      .eps = kEps, .weight = weights_->data(weight)});
+    ops.qk_norm_rope({.x = data(from),
+                      .y = to,
+                      .rows = n,
+                      .heads = 1,
+                      .head_dim = c.dim,
+                      .ldx = c.dim,
+                      .ldy = c.dim,
+                      .eps = kEps,
+                      .weight = weights_->data(weight)});
   };
   const auto matrix = [&](int weight, Tensor& from, Tensor& to) {
-    return kernels::GemmParams{.x = data(from), .w = weights_->data(weight), .y = data(to), .m = n, .n = to.dim(1),
-                               .k = from.dim(1), .ldx = from.dim(1), .ldy = to.dim(1)};
+    return kernels::GemmParams{.x = data(from),
+                               .w = weights_->data(weight),
+                               .y = data(to),
+                               .m = n,
+                               .n = to.dim(1),
+                               .k = from.dim(1),
+                               .ldx = from.dim(1),
+                               .ldy = to.dim(1)};
   };
   const auto add = [&](int weight, Tensor& from, Tensor& to) {  // to += from W^T
     kernels::GemmParams p = matrix(weight, from, to);
@@ -136,8 +158,17 @@ void TextEncoder::encode(const std::vector<int64_t>& ids, int64_t text_len, floa
     ops.gemm(matrix(layer.v, z, v));
     position_bias(layer, n, data(bias));
     const kernels::KeySpan span{data(k), data(v), n, inner, inner};
-    ops.attention({.q = data(q), .out = data(a), .rows = n, .heads = c.num_heads, .head_dim = inner / c.num_heads,
-                   .ldq = inner, .ldo = inner, .spans = &span, .span_count = 1, .scale = 1.0f, .bias = data(bias)});
+    ops.attention({.q = data(q),
+                   .out = data(a),
+                   .rows = n,
+                   .heads = c.num_heads,
+                   .head_dim = inner / c.num_heads,
+                   .ldq = inner,
+                   .ldo = inner,
+                   .spans = &span,
+                   .span_count = 1,
+                   .scale = 1.0f,
+                   .bias = data(bias)});
     add(layer.o, a, x);
     norm(layer.norm2, x, data(z));
     kernels::GemmParams p = matrix(layer.gate, z, gate);

@@ -23,8 +23,8 @@ class WAMCORE_API TextEncoder {
   static std::vector<KeySpec> keys(const TextEncoderConfig& config);
   const TextEncoderConfig& config() const { return config_; }
 
-  /// ids without padding, at most `text_len`; writes [text_len, dim], zeros past the last token. Padding can be left out
-  /// because masked keys do not count and rows past the prompt are zeroed. Throws InputError.
+  /// ids without padding, at most `text_len`; writes [text_len, dim], zeros past the last token. Padding can be left
+  /// out because masked keys do not count and rows past the prompt are zeroed. Throws InputError.
   void encode(const std::vector<int64_t>& ids, int64_t text_len, float* out, const Tap* tap = nullptr) const;
 
  private:

@@ -12,8 +12,14 @@ std::vector<ContextSpec> contexts(const DitConfig& c) {
 }
 
 ExpertSpec expert(const DitConfig& c) {
-  return {.dim = c.dim, .heads = c.num_heads, .head_dim = c.head_dim(), .layers = c.num_layers, .ffn_dim = c.ffn_dim,
-          .freq_dim = c.freq_dim, .mlp_dim = c.hidden_size, .eps = static_cast<float>(c.eps)};
+  return {.dim = c.dim,
+          .heads = c.num_heads,
+          .head_dim = c.head_dim(),
+          .layers = c.num_layers,
+          .ffn_dim = c.ffn_dim,
+          .freq_dim = c.freq_dim,
+          .mlp_dim = c.hidden_size,
+          .eps = static_cast<float>(c.eps)};
 }
 
 BufferId find(const Plan& plan, const std::string& name) {
@@ -25,11 +31,14 @@ BufferId find(const Plan& plan, const std::string& name) {
 }  // namespace
 
 DreamZero::DreamZero(DitConfig config, Grid2 grid, std::string prefix)
-    : config_(std::move(config)), grid_(grid), prefix_(std::move(prefix)),
+    : config_(std::move(config)),
+      grid_(grid),
+      prefix_(std::move(prefix)),
       planner_({expert(config_)}, contexts(config_), table_) {
   if (grid.height % 2 || grid.width % 2 || grid.height * grid.width / 4 != config_.frame_seqlen)
-    throw ConfigError("DreamZero: frame_seqlen " + std::to_string(config_.frame_seqlen) + " wants as many 2 x 2 patches, " +
-                      "but the latent grid is " + std::to_string(grid.height) + " x " + std::to_string(grid.width));
+    throw ConfigError("DreamZero: frame_seqlen " + std::to_string(config_.frame_seqlen) +
+                      " wants as many 2 x 2 patches, " + "but the latent grid is " + std::to_string(grid.height) +
+                      " x " + std::to_string(grid.width));
   planner_.key = [this](const std::string& k) { return prefix_ + k; };
   // One plan of each kind names every weight there is.
   planner_.forward(layout(Pass::denoise, static_cast<int>(config_.num_frame_per_block), 1));
@@ -75,22 +84,38 @@ Coords DreamZero::register_coords(int64_t count, int64_t first) const {
 }
 
 Segment DreamZero::video_segment(const std::string& name, int frames, int start) const {
-  Segment s{.name = name, .modality = Modality::video, .tokens = frames * config_.frame_seqlen, .entry = Entry::patch,
-            .in_features = config_.in_dim - config_.cond_channels(), .cond_channels = config_.cond_channels(),
-            .exit = Exit::adaln_linear, .out_features = config_.out_dim,
-            .grid = {frames, grid_.height, grid_.width}, .coords = video_coords(frames, start)};
+  Segment s{.name = name,
+            .modality = Modality::video,
+            .tokens = frames * config_.frame_seqlen,
+            .entry = Entry::patch,
+            .in_features = config_.in_dim - config_.cond_channels(),
+            .cond_channels = config_.cond_channels(),
+            .exit = Exit::adaln_linear,
+            .out_features = config_.out_dim,
+            .grid = {frames, grid_.height, grid_.width},
+            .coords = video_coords(frames, start)};
   return s;
 }
 
 Segment DreamZero::action_segment(const std::string& name, int64_t count, int64_t first) const {
-  return {.name = name, .modality = Modality::action, .tokens = count, .entry = Entry::action_mlp,
-          .in_features = config_.action_dim, .exit = Exit::mlp, .out_features = config_.action_dim,
+  return {.name = name,
+          .modality = Modality::action,
+          .tokens = count,
+          .entry = Entry::action_mlp,
+          .in_features = config_.action_dim,
+          .exit = Exit::mlp,
+          .out_features = config_.action_dim,
           .coords = register_coords(count, first)};
 }
 
 Segment DreamZero::state_segment(const std::string& name, int64_t count, int64_t first) const {
-  return {.name = name, .modality = Modality::state, .tokens = count, .entry = Entry::state_mlp,
-          .in_features = config_.max_state_dim, .exit = Exit::none, .coords = register_coords(count, first)};
+  return {.name = name,
+          .modality = Modality::state,
+          .tokens = count,
+          .entry = Entry::state_mlp,
+          .in_features = config_.max_state_dim,
+          .exit = Exit::none,
+          .coords = register_coords(count, first)};
 }
 
 Layout DreamZero::layout(Pass pass, int frames, int start) const {
@@ -127,8 +152,8 @@ Layout DreamZero::layout(Pass pass, int frames, int start) const {
 }
 
 Layout DreamZero::training_layout(int blocks) const {
-  // [clean first, clean block 1.. | noisy first, noisy block 1.. | actions 1.. | states 1..]; time row 0 is t = 0, then one
-  // a noisy frame, then one an action.
+  // [clean first, clean block 1.. | noisy first, noisy block 1.. | actions 1.. | states 1..]; time row 0 is t = 0, then
+  // one a noisy frame, then one an action.
   const int per = static_cast<int>(config_.num_frame_per_block), frames = 1 + blocks * per;
   const int64_t actions = config_.num_action_per_block, states = config_.num_state_per_block;
   Layout out{.name = "training", .time_rows = 1 + frames + blocks * actions};

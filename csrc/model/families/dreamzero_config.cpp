@@ -45,8 +45,7 @@ DitConfig read_dit_config(const json::Node& node) {
     f.fail("model_type i2v needs concat_first_frame_latent, ti2v excludes it");
   if (c.num_action_per_block % c.num_state_per_block)
     f.fail("num_action_per_block must be a multiple of num_state_per_block");
-  if (c.local_attn_size < 1 + c.num_frame_per_block)
-    f.fail("local_attn_size must hold a first frame and one block");
+  if (c.local_attn_size < 1 + c.num_frame_per_block) f.fail("local_attn_size must hold a first frame and one block");
   return c;
 }
 
@@ -74,7 +73,8 @@ SampleConfig read_sample(json::Fields& f) {
 void check(const DreamZeroConfig& c, const json::Fields& f) {
   if (c.dit.has_clip() != c.clip.has_value())
     f.fail("image_encoder_cfg and diffusion_model_cfg.clip_dim contradict each other");
-  if (c.dit.text_dim != c.text.dim) f.fail("text_encoder_cfg.dim and diffusion_model_cfg.text_dim contradict each other");
+  if (c.dit.text_dim != c.text.dim)
+    f.fail("text_encoder_cfg.dim and diffusion_model_cfg.text_dim contradict each other");
   if (c.dit.out_dim != c.vae.z_dim) f.fail("vae_cfg.z_dim and diffusion_model_cfg.out_dim contradict each other");
   if (c.dit.num_action_per_block != c.action_horizon || c.dit.action_dim != c.action_dim)
     f.fail("action_horizon and action_dim contradict diffusion_model_cfg");

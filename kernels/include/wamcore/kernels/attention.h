@@ -18,14 +18,14 @@ struct KeySpan {
 
 /// out = softmax(scale * q K^T + bias) V over the rows of all spans together. No mask, no concatenation.
 struct AttentionParams {
-  const float* q = nullptr;      // [rows, heads, head_dim], row stride ldq
-  float* out = nullptr;          // [rows, heads, head_dim], row stride ldo
+  const float* q = nullptr;  // [rows, heads, head_dim], row stride ldq
+  float* out = nullptr;      // [rows, heads, head_dim], row stride ldo
   int64_t rows = 0, heads = 0, head_dim = 0, ldq = 0, ldo = 0;
   const KeySpan* spans = nullptr;
   int64_t span_count = 0;
   float scale = 1.0f;
-  bool accumulate = false;       // add to out instead of overwriting (summed context groups)
-  const float* bias = nullptr;   // [heads, rows, keys], keys counted over all spans; may be nullptr
+  bool accumulate = false;      // add to out instead of overwriting (summed context groups)
+  const float* bias = nullptr;  // [heads, rows, keys], keys counted over all spans; may be nullptr
 };
 
 /// Fast path: two passes per query row over tiles of keys.

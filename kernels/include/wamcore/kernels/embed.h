@@ -18,9 +18,9 @@ void activation(const ActivationParams& p, const Team& team);
 
 /// out[i] = [cos(t w_k) | sin(t w_k)] with w_k = 10000^(-k / (cols / 2)); sin first on request. Angles in float64.
 struct SinusoidParams {
-  const float* t = nullptr;          // [time rows], timesteps 0..999
-  const int32_t* row = nullptr;      // [rows], which t each output row uses; nullptr: row i uses t[i]
-  float* out = nullptr;              // [rows, cols], row stride ldo
+  const float* t = nullptr;      // [time rows], timesteps 0..999
+  const int32_t* row = nullptr;  // [rows], which t each output row uses; nullptr: row i uses t[i]
+  float* out = nullptr;          // [rows, cols], row stride ldo
   int64_t rows = 0, cols = 0, ldo = 0;
   bool cos_first = true;
 };
@@ -32,7 +32,7 @@ struct PatchifyParams {
   const float* const* sources = nullptr;  // each [channels[i], frames, height, width]
   const int64_t* channels = nullptr;      // [count]
   int64_t count = 0, frames = 0, height = 0, width = 0;
-  float* out = nullptr;                   // [frames * height/2 * width/2, 4 * sum(channels)], row stride ldo
+  float* out = nullptr;  // [frames * height/2 * width/2, 4 * sum(channels)], row stride ldo
   int64_t ldo = 0;
 };
 void patchify(const PatchifyParams& p, const Team& team);
@@ -56,10 +56,10 @@ void modulation(const ModulationParams& p, const Team& team);
 
 /// out = sum_i coefficient[i] * term[i]: guidance, Euler and UniPC updates are all of this form.
 struct CombineParams {
-  float* out = nullptr;                 // [n]; may equal a term
+  float* out = nullptr;  // [n]; may equal a term
   int64_t n = 0;
-  int count = 0;                        // terms, at most 6
-  const float* term[6] = {};            // each [n]
+  int count = 0;              // terms, at most 6
+  const float* term[6] = {};  // each [n]
   double coefficient[6] = {};
 };
 void combine(const CombineParams& p, const Team& team);

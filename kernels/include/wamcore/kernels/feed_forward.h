@@ -9,17 +9,17 @@ namespace wam::kernels {
 
 /// x += gate * (W2 gelu_tanh(W1 (LN(x) modulated) + b1) + b2): the whole feed-forward layer in one call.
 struct FeedForwardParams {
-  float* x = nullptr;                 // [rows, dim], row stride ldx, updated in place
+  float* x = nullptr;  // [rows, dim], row stride ldx, updated in place
   int64_t rows = 0, dim = 0, hidden = 0, ldx = 0;
   float eps = 1e-6f;
-  const float* shift = nullptr;       // [time rows, dim], row stride ldm
-  const float* scale = nullptr;       // [time rows, dim], row stride ldm
-  const float* gate = nullptr;        // [time rows, dim], row stride ldm
+  const float* shift = nullptr;  // [time rows, dim], row stride ldm
+  const float* scale = nullptr;  // [time rows, dim], row stride ldm
+  const float* gate = nullptr;   // [time rows, dim], row stride ldm
   int64_t ldm = 0;
-  const int32_t* time_row = nullptr;  // [rows]
+  const int32_t* time_row = nullptr;         // [rows]
   const float *w1 = nullptr, *b1 = nullptr;  // packed [hidden, dim], [hidden]
   const float *w2 = nullptr, *b2 = nullptr;  // packed [dim, hidden], [dim]
-  float* scratch = nullptr;           // [team size, kFeedForwardRows * (dim + hidden)]
+  float* scratch = nullptr;                  // [team size, kFeedForwardRows * (dim + hidden)]
 };
 
 /// Rows a thread carries through the layer at once: their hidden activations stay in its cache.

@@ -8,9 +8,9 @@ namespace wam::kernels {
 
 /// The threads that run one kernel together. Kernels know nothing of who made the threads.
 struct Team {
-  int rank = 0;                     // this thread
-  int size = 1;                     // all threads
-  void (*wait)(void*) = nullptr;    // barrier; may be nullptr when size is 1
+  int rank = 0;                   // this thread
+  int size = 1;                   // all threads
+  void (*wait)(void*) = nullptr;  // barrier; may be nullptr when size is 1
   void* barrier = nullptr;
 
   void sync() const {
