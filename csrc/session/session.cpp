@@ -36,6 +36,8 @@ class Session::State {
                  static_cast<int>(model->config.target_width)),
         states(model->embodiment().state),
         actions(model->embodiment().action) {
+    frame_offsets = options.frame_offsets.value_or(model->embodiment().frame_offsets);
+    check_offsets();
     prepare();
     const DitConfig& c = model->config.dit;
     text = Tensor({c.text_len, c.text_dim});
@@ -63,6 +65,7 @@ class Session::State {
   ImagePipeline pipeline;
   Normalizer states, actions;
   Tracer tracer;
+  std::vector<int> frame_offsets;
   std::vector<int64_t> prompt;  // empty: none yet
   Tensor text, state, noise_video, noise_action, predicted, predicted_with_first;
   std::vector<float> pixels;  // [frames, height, width, 3]
@@ -85,10 +88,19 @@ class Session::State {
       denoiser.prepare(DreamZero::Pass::prefill, block, start);
     }
   }
+  void check_offsets() const;
   void check(const Observation& obs, const Noise* noise) const;
   void encode_text(int branch, const std::vector<int64_t>& ids);
   void finish(const Observation& obs, ActionChunk& out);
 };
+
+void Session::State::check_offsets() const {
+  const size_t wanted = model->embodiment().frame_offsets.size();
+  if (frame_offsets.size() != wanted || frame_offsets.back() != 0)
+    throw ConfigError("SampleOptions: frame_offsets wants " + std::to_string(wanted) + " ticks, the last 0");
+  for (size_t i = 1; i < frame_offsets.size(); ++i)
+    if (frame_offsets[i] <= frame_offsets[i - 1]) throw ConfigError("SampleOptions: frame_offsets must rise");
+}
 
 void Session::State::encode_text(int branch, const std::vector<int64_t>& ids) {
   model->text->encode(ids, model->config.dit.text_len, text.data<float>());
@@ -239,7 +251,7 @@ ActionChunk Session::infer(const Observation& obs, const Noise* noise, const flo
 double Session::dt() const { return 1.0 / state_->model->embodiment().control_hz; }
 int Session::horizon() const { return state_->model->horizon(); }
 int Session::dof() const { return state_->model->embodiment().action_dim(); }
-std::vector<int> Session::frame_offsets() const { return state_->model->embodiment().frame_offsets; }
+std::vector<int> Session::frame_offsets() const { return state_->frame_offsets; }
 uint32_t Session::epoch() const noexcept { return state_->epoch.load(); }
 void Session::reset() { ++state_->epoch; }
 const Tensor& Session::predicted_latents() const {

@@ -8,6 +8,8 @@
 #include "wamcore/error.h"
 #include "wamcore/session.h"
 
+// GCC takes these replacements for a mismatch of malloc and delete.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 static std::atomic<int64_t> allocations{0};
 void* operator new(size_t n) {
   ++allocations;
@@ -154,6 +156,10 @@ TEST(imagination_can_be_turned_down) {
   CHECK_THROWS(Session(m, {.steps = 0}), ConfigError, "steps");
   CHECK_THROWS(Session(m, {.steps = 1000000}), ConfigError, "1000000");
   CHECK_THROWS(Session(m, {.solver = "heun"}), ConfigError, "heun");
+  CHECK((Session(m, {.frame_offsets = std::vector<int>{-4, 0}}).frame_offsets() == std::vector<int>{-4, 0}));
+  CHECK((Session(m).frame_offsets() == m->embodiment().frame_offsets));
+  CHECK_THROWS(Session(m, {.frame_offsets = std::vector<int>{0}}), ConfigError, "frame_offsets");
+  CHECK_THROWS(Session(m, {.frame_offsets = std::vector<int>{0, 0}}), ConfigError, "rise");
 }
 
 TEST(guidance_runs_two_branches_and_one_is_plain) {

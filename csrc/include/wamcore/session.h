@@ -30,6 +30,8 @@ struct SampleOptions {
   std::optional<double> video_final_noise;
   std::optional<uint64_t> seed;  // of the initial noise, which is the same for every chunk
   Imagine imagine;
+  /// Control ticks of an observation's frames, when the robot replans at another stride than the checkpoint names.
+  std::optional<std::vector<int>> frame_offsets;
 };
 
 /// Initial noise given from outside, so that a run can be compared with another implementation.
