@@ -32,4 +32,34 @@ inline py::array_t<float> empty(const Shape& shape) {
   return py::array_t<float>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
 }
 
+/// A C-contiguous float64 array; other number types and layouts are converted by a copy.
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+/// The name of an object's type, or of its elements' if it is an array.
+inline std::string type_of(const py::handle& value) {
+  return py::isinstance<py::array>(value) ? py::str(py::cast<py::object>(value.attr("dtype"))).cast<std::string>()
+                                          : py::type::handle_of(value).attr("__name__").cast<std::string>();
+}
+
+/// Copies a one-dimensional array; `what` opens the message of the ShapeError that anything else raises.
+inline std::vector<double> to_vector(const Doubles& a, const std::string& what) {
+  if (a.ndim() != 1) throw ShapeError(what + ": wanted one dimension, got shape " + shape_of(a));
+  return {a.data(), a.data() + a.size()};
+}
+
+/// A numpy array with a copy of `values`; one-dimensional unless a shape is given.
+template <typename T>
+py::array_t<T> to_array(const std::vector<T>& values, std::vector<py::ssize_t> shape = {}) {
+  if (shape.empty()) shape = {static_cast<py::ssize_t>(values.size())};
+  return py::array_t<T>(std::move(shape), values.data());
+}
+
+/// A read-only numpy view of memory that `owner` keeps alive.
+template <typename T>
+py::array array_view(const T* data, std::vector<py::ssize_t> shape, const py::handle& owner) {
+  py::array_t<T> a(std::move(shape), data, owner);
+  a.attr("setflags")(py::arg("write") = false);
+  return a;
+}
+
 }  // namespace wam::bindings

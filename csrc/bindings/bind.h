@@ -10,6 +10,9 @@ void bind_data(pybind11::module_& m);        // Observation, ActionChunk, Policy
 void bind_session(pybind11::module_& m);     // Model, Embodiment, Session; after bind_data
 void bind_dit(pybind11::module_& components);
 void bind_encoders(pybind11::module_& components);
-void bind_io(pybind11::module_& m);  // WeightStore, SafetensorsFile
+void bind_hal(pybind11::module_& m);     // Hal and its values, MockHal, clocks; after bind_data
+void bind_safety(pybind11::module_& m);  // JointLimits, SafetyFilter
+void bind_runner(pybind11::module_& m);  // Runner, VirtualRunner; after all others
+void bind_io(pybind11::module_& m);      // WeightStore, SafetensorsFile
 
 }  // namespace wam::bindings

@@ -1,34 +1,21 @@
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <cstring>
-
+#include "arrays.h"
 #include "bind.h"
 #include "wamcore/error.h"
 #include "wamcore/policy.h"
 
-namespace py = pybind11;
-
 namespace wam::bindings {
 namespace {
 
-using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
-
-std::string shape_text(const py::array& a) {
-  return py::str(py::cast<py::object>(a.attr("shape"))).cast<std::string>();
-}
-
 CameraFrames to_frames(const std::string& name, const py::object& value) {
   if (!py::isinstance<py::array_t<uint8_t>>(value))
-    throw ShapeError("Observation: camera '" + name + "' wants a uint8 array, got " +
-                     (py::isinstance<py::array>(value)
-                          ? py::str(py::cast<py::object>(value.attr("dtype"))).cast<std::string>()
-                          : py::str(py::type::handle_of(value).attr("__name__")).cast<std::string>()));
+    throw ShapeError("Observation: camera '" + name + "' wants a uint8 array, got " + type_of(value));
   const auto a = py::array_t<uint8_t, py::array::c_style | py::array::forcecast>::ensure(value);
   const bool single = a.ndim() == 3;
   if ((!single && a.ndim() != 4) || a.shape(a.ndim() - 1) != 3 || a.size() == 0)
     throw ShapeError("Observation: camera '" + name + "' wants [frames, height, width, 3] or [height, width, 3], got " +
-                     shape_text(a));
+                     shape_of(a));
   CameraFrames out;
   out.name = name;
   out.frames = single ? 1 : static_cast<int>(a.shape(0));
@@ -36,19 +23,6 @@ CameraFrames to_frames(const std::string& name, const py::object& value) {
   out.width = static_cast<int>(a.shape(a.ndim() - 2));
   out.rgb.assign(a.data(), a.data() + a.size());
   return out;
-}
-
-std::vector<double> to_vector(const Doubles& a, const char* what) {
-  if (a.ndim() != 1) throw ShapeError(std::string(what) + ": wanted one dimension, got shape " + shape_text(a));
-  return {a.data(), a.data() + a.size()};
-}
-
-/// A read-only numpy view of memory that `owner` keeps alive.
-template <typename T>
-py::array view(const T* data, std::vector<py::ssize_t> shape, const py::handle& owner) {
-  py::array_t<T> a(std::move(shape), data, owner);
-  a.attr("setflags")(py::arg("write") = false);
-  return a;
 }
 
 Observation make_observation(const py::dict& cameras, const Doubles& state, int64_t tick, uint64_t t_ns) {
@@ -65,13 +39,13 @@ py::dict cameras_of(const py::object& self) {
   const auto& obs = self.cast<const Observation&>();
   py::dict out;
   for (const CameraFrames& c : obs.cameras)
-    out[py::str(c.name)] = view(c.rgb.data(), {c.frames, c.height, c.width, 3}, self);
+    out[py::str(c.name)] = array_view(c.rgb.data(), {c.frames, c.height, c.width, 3}, self);
   return out;
 }
 
 ActionChunk make_chunk(const Doubles& q, double dt, const Observation* obs, int64_t obs_tick, uint64_t obs_ns,
                        uint64_t sequence, uint32_t epoch) {
-  if (q.ndim() != 2) throw ShapeError("ActionChunk: q wants [horizon, dof], got shape " + shape_text(q));
+  if (q.ndim() != 2) throw ShapeError("ActionChunk: q wants [horizon, dof], got shape " + shape_of(q));
   ActionChunk chunk;
   chunk.horizon = static_cast<int>(q.shape(0));
   chunk.dof = static_cast<int>(q.shape(1));
@@ -92,17 +66,22 @@ class PyPolicy final : public Policy, public py::trampoline_self_life_support {
     try {
       const py::function f = method("infer");
       // The Python side gets its own copy: it may keep it, and `obs` is reused.
-      out = f(py::cast(obs, py::return_value_policy::copy)).cast<ActionChunk>();
+      const py::object chunk = f(py::cast(obs, py::return_value_policy::copy));
+      if (!py::isinstance<ActionChunk>(chunk))
+        throw RobotError("Policy.infer: wanted an ActionChunk back, got " + type_of(chunk));
+      out = chunk.cast<const ActionChunk&>();
     } catch (const py::error_already_set& e) {  // translated here, where the interpreter lock is held
       throw RobotError(std::string("Policy.infer: ") + e.what());
-    } catch (const py::cast_error&) {
-      throw RobotError("Policy.infer: wanted an ActionChunk back");
     }
   }
-  double dt() const override { return number<double>("dt"); }
-  int horizon() const override { return number<int>("horizon"); }
-  int dof() const override { return number<int>("dof"); }
-  std::vector<int> frame_offsets() const override { PYBIND11_OVERRIDE(std::vector<int>, Policy, frame_offsets, ); }
+  double dt() const override { return call<double>("dt"); }
+  int horizon() const override { return call<int>("horizon"); }
+  int dof() const override { return call<int>("dof"); }
+  std::vector<int> frame_offsets() const override {
+    const py::gil_scoped_acquire gil;
+    if (!py::get_override(static_cast<const Policy*>(this), "frame_offsets")) return Policy::frame_offsets();
+    return call<std::vector<int>>("frame_offsets");
+  }
   uint32_t epoch() const noexcept override {
     const py::gil_scoped_acquire gil;
     try {
@@ -122,11 +101,13 @@ class PyPolicy final : public Policy, public py::trampoline_self_life_support {
     return f;
   }
   template <typename T>
-  T number(const char* name) const {
+  T call(const char* name) const {
     const py::gil_scoped_acquire gil;
     try {
       return method(name)().cast<T>();
-    } catch (const py::error_already_set& e) {
+    } catch (const RobotError&) {
+      throw;
+    } catch (const std::exception& e) {  // what Python raised, or a value of another type
       throw RobotError(std::string("Policy.") + name + ": " + e.what());
     }
   }
@@ -151,7 +132,7 @@ void bind_data(py::module_& m) {
           "state",
           [](const py::object& self) {
             const auto& s = self.cast<const Observation&>().state;
-            return view(s.data(), {static_cast<py::ssize_t>(s.size())}, self);
+            return array_view(s.data(), {static_cast<py::ssize_t>(s.size())}, self);
           },
           "Read-only float64 view [state_dim].")
       .def_readwrite("tick", &Observation::tick)
@@ -173,7 +154,7 @@ void bind_data(py::module_& m) {
           "q",
           [](const py::object& self) {
             const auto& c = self.cast<const ActionChunk&>();
-            return view(c.q.data(), {c.horizon, c.dof}, self);
+            return array_view(c.q.data(), {c.horizon, c.dof}, self);
           },
           "Read-only float64 view [horizon, dof].")
       .def_readonly("horizon", &ActionChunk::horizon)

@@ -17,6 +17,9 @@ PYBIND11_MODULE(_core, m) {
   wam::bindings::bind_data(m);
   wam::bindings::bind_io(m);
   wam::bindings::bind_session(m);
+  wam::bindings::bind_hal(m);
+  wam::bindings::bind_safety(m);
+  wam::bindings::bind_runner(m);
   auto components = m.def_submodule("components", "Parts of a model by themselves, for comparison and debugging.");
   wam::bindings::bind_dit(components);
   wam::bindings::bind_encoders(components);

@@ -19,7 +19,7 @@ namespace wam {
 /// driver is called from that one thread only, set-up calls included. While active the thread serves the driver once a
 /// period: forward a stop, read the joints, write the newest command if it has not expired. A command that expires
 /// without a successor makes it stop the driver: the dead-man time holds even if the servo thread dies.
-class ProxyHal final : public Hal {
+class WAMCORE_API ProxyHal final : public Hal {
  public:
   ProxyHal(std::shared_ptr<Hal> inner, std::shared_ptr<Clock> clock, uint64_t period_ns);
   ~ProxyHal() override;

@@ -38,6 +38,12 @@ const char* name(Reason reason) noexcept {
   return i < kReasons ? names[i] : "unknown";
 }
 
+const char* name(Phase phase) noexcept {
+  static constexpr const char* names[kPhases] = {"unseeded", "follow", "hold", "stop", "stopped", "estop"};
+  const auto i = static_cast<size_t>(phase);
+  return i < kPhases ? names[i] : "unknown";
+}
+
 struct SafetyFilter::Joint {
   JointBounds bounds;
   JointMotion motion;

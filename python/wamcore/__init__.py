@@ -1,7 +1,40 @@
 """wamcore: an embedded inference runtime for World Action Models."""
 
 try:
-    from ._core import ConfigError, DeviceError, Error, InputError, RobotError, ShapeError, WeightError, __version__
+    from ._core import (
+        PHASES,
+        REASONS,
+        ActionChunk,
+        CameraInfo,
+        Clock,
+        Command,
+        ConfigError,
+        Description,
+        DeviceError,
+        Error,
+        Hal,
+        HalConfig,
+        InputError,
+        JointInfo,
+        JointLimits,
+        ManualClock,
+        MockHal,
+        Mode,
+        Observation,
+        Policy,
+        RobotError,
+        Runner,
+        SafetyFilter,
+        ShapeError,
+        State,
+        Status,
+        StopKind,
+        SystemClock,
+        VirtualRunner,
+        WeightError,
+        __version__,
+        observe,
+    )
 except ModuleNotFoundError as e:
     if e.name != f"{__name__}._core":
         raise
@@ -11,12 +44,36 @@ except ModuleNotFoundError as e:
     ) from e
 
 __all__ = [
+    "PHASES",
+    "REASONS",
+    "ActionChunk",
+    "CameraInfo",
+    "Clock",
+    "Command",
     "ConfigError",
+    "Description",
     "DeviceError",
     "Error",
+    "Hal",
+    "HalConfig",
     "InputError",
+    "JointInfo",
+    "JointLimits",
+    "ManualClock",
+    "MockHal",
+    "Mode",
+    "Observation",
+    "Policy",
     "RobotError",
+    "Runner",
+    "SafetyFilter",
     "ShapeError",
+    "State",
+    "Status",
+    "StopKind",
+    "SystemClock",
+    "VirtualRunner",
     "WeightError",
     "__version__",
+    "observe",
 ]

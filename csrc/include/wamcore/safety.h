@@ -42,6 +42,11 @@ WAMCORE_API const char* name(Reason reason) noexcept;
 /// standing after that (the robot should be deactivated), or latched by the emergency stop.
 enum class Phase : uint8_t { unseeded, follow, hold, stop, stopped, estop };
 
+inline constexpr int kPhases = static_cast<int>(Phase::estop) + 1;
+
+/// Name of a phase, as printed in statistics.
+WAMCORE_API const char* name(Phase phase) noexcept;
+
 struct SafetyOptions {
   double period = 0.002;                                         // s between steps
   int horizon = 0;                                               // rows of a chunk; 0 = any

@@ -1,0 +1,233 @@
+#include <pybind11/stl.h>
+
+#include <algorithm>
+
+#include "arrays.h"
+#include "bind.h"
+#include "python_hal.h"
+#include "wamcore/clock.h"
+#include "wamcore/mock_hal.h"
+#include "wamcore/observe.h"
+
+namespace wam::bindings {
+namespace {
+
+void bind_clocks(py::module_& m) {
+  py::class_<Clock, py::smart_holder>(m, "Clock", "Monotonic time; see SystemClock and ManualClock.")
+      .def("now_ns", &Clock::now_ns, "Monotonic time, ns.");
+  py::class_<SystemClock, Clock, py::smart_holder>(m, "SystemClock", "The machine's monotonic clock.")
+      .def(py::init<>());
+  py::class_<ManualClock, Clock, py::smart_holder>(m, "ManualClock", "A clock that moves only when told to.")
+      .def(py::init<uint64_t>(), py::arg("start_ns") = 1'000'000'000)
+      .def("advance", &ManualClock::advance, py::arg("ns"), py::call_guard<py::gil_scoped_release>(),
+           "Moves time forward by `ns`.")
+      .def("wait_for_sleepers", &ManualClock::wait_for_sleepers, py::arg("count"), py::arg("patience") = 10.0,
+           py::call_guard<py::gil_scoped_release>(), "Waits until `count` threads sleep on this clock.");
+}
+
+void bind_hal_values(py::module_& m) {
+  py::enum_<Mode>(m, "Mode", "What the numbers of a command mean.")
+      .value("position", Mode::position)
+      .value("velocity", Mode::velocity)
+      .value("effort", Mode::effort)
+      .value("impedance", Mode::impedance);
+  py::enum_<Status>(m, "Status", "What a real-time call reports.")
+      .value("ok", Status::ok)
+      .value("stale", Status::stale)
+      .value("retry", Status::retry)
+      .value("fault", Status::fault)
+      .value("estop", Status::estop);
+  py::enum_<StopKind>(m, "StopKind", "How to stop.")
+      .value("hold", StopKind::hold)
+      .value("soft_stop", StopKind::soft_stop)
+      .value("cut", StopKind::cut);
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  py::class_<JointInfo>(m, "JointInfo", "One joint as its driver describes it; rad, rad/s, rad/s^2.")
+      .def(py::init([](std::string name, double low, double high, double velocity, double acceleration) {
+             return JointInfo{std::move(name), low, high, velocity, acceleration};
+           }),
+           py::arg("name"), py::arg("position_min") = -inf, py::arg("position_max") = inf, py::arg("velocity") = inf,
+           py::arg("acceleration") = inf)
+      .def_readwrite("name", &JointInfo::name)
+      .def_readwrite("position_min", &JointInfo::position_min)
+      .def_readwrite("position_max", &JointInfo::position_max)
+      .def_readwrite("velocity", &JointInfo::velocity)
+      .def_readwrite("acceleration", &JointInfo::acceleration);
+  py::class_<CameraInfo>(m, "CameraInfo", "One camera as its driver describes it; pixels, Hz (0 = on demand).")
+      .def(py::init([](std::string name, int height, int width, double hz) {
+             return CameraInfo{std::move(name), height, width, hz};
+           }),
+           py::arg("name"), py::arg("height"), py::arg("width"), py::arg("hz") = 0.0)
+      .def_readwrite("name", &CameraInfo::name)
+      .def_readwrite("height", &CameraInfo::height)
+      .def_readwrite("width", &CameraInfo::width)
+      .def_readwrite("hz", &CameraInfo::hz);
+  py::class_<Description>(m, "Description", "What a driver offers; the order of joints is that of every vector.")
+      .def(py::init([](std::vector<JointInfo> joints, std::vector<CameraInfo> cameras, double servo_hz, bool watchdog) {
+             return Description{std::move(joints), std::move(cameras), servo_hz, watchdog};
+           }),
+           py::arg("joints"), py::arg("cameras") = std::vector<CameraInfo>(), py::arg("servo_hz") = 0.0,
+           py::arg("has_hw_watchdog") = false)
+      .def_readwrite("joints", &Description::joints)
+      .def_readwrite("cameras", &Description::cameras)
+      .def_readwrite("servo_hz", &Description::servo_hz)
+      .def_readwrite("has_hw_watchdog", &Description::has_hw_watchdog);
+  py::class_<HalConfig>(m, "HalConfig", "Settings a driver may need: servo_hz and its own parameters.")
+      .def(py::init([](double servo_hz, std::map<std::string, std::string> parameters) {
+             return HalConfig{servo_hz, std::move(parameters)};
+           }),
+           py::arg("servo_hz") = 0.0, py::arg("parameters") = std::map<std::string, std::string>())
+      .def_readwrite("servo_hz", &HalConfig::servo_hz)
+      .def_readwrite("parameters", &HalConfig::parameters);
+  py::class_<OwnedState>(m, "State",
+                         "Measured joints.\n\nArgs:\n    q: float64 [dof], rad.\n    dq: float64 [dof], rad/s.\n"
+                         "    tau: float64 [dof], N m.\n    t_ns: when they were measured, monotonic; 0 = at the call.")
+      .def(py::init([](const Doubles& q, const Doubles& dq, const Doubles& tau, uint64_t t_ns, uint32_t fault_bits) {
+             return OwnedState{to_vector(q, "State: q"), to_vector(dq, "State: dq"), to_vector(tau, "State: tau"), t_ns,
+                               fault_bits};
+           }),
+           py::arg("q"), py::arg("dq") = Doubles(0), py::arg("tau") = Doubles(0), py::arg("t_ns") = 0,
+           py::arg("fault_bits") = 0)
+      .def_property_readonly("q", [](const OwnedState& s) { return to_array(s.q); })
+      .def_property_readonly("dq", [](const OwnedState& s) { return to_array(s.dq); })
+      .def_property_readonly("tau", [](const OwnedState& s) { return to_array(s.tau); })
+      .def_readonly("t_ns", &OwnedState::t_ns)
+      .def_readonly("fault_bits", &OwnedState::fault_bits);
+  py::class_<OwnedCommand>(m, "Command", "One command; the device must refuse it after valid_until_ns.")
+      .def(py::init([](const Doubles& q, uint64_t t_ns, uint64_t valid_until_ns) {
+             return OwnedCommand{.q = to_vector(q, "Command: q"), .t_ns = t_ns, .valid_until_ns = valid_until_ns};
+           }),
+           py::arg("q"), py::arg("t_ns"), py::arg("valid_until_ns"))
+      .def_property_readonly(
+          "q", [](const OwnedCommand& c) { return to_array(c.q); }, "float64 [dof], rad.")
+      .def_property_readonly(
+          "dq", [](const OwnedCommand& c) { return to_array(c.dq); }, "float64 [dof], rad/s.")
+      .def_readonly("t_ns", &OwnedCommand::t_ns)
+      .def_readonly("valid_until_ns", &OwnedCommand::valid_until_ns)
+      .def_readonly("mode", &OwnedCommand::mode);
+}
+
+OwnedState read_state(Hal& hal) {
+  const size_t dof = hal.configure({}).joints.size();
+  OwnedState owned{.q = std::vector<double>(dof), .dq = std::vector<double>(dof), .tau = std::vector<double>(dof)};
+  State state{.q = owned.q, .dq = owned.dq, .tau = owned.tau};
+  if (hal.read(state) != Status::ok) throw RobotError("Hal.read: nothing was measured. " + hal.error());
+  owned.t_ns = state.t_ns;
+  owned.fault_bits = state.fault_bits;
+  return owned;
+}
+
+Status write_command(Hal& hal, const OwnedCommand& c) {
+  return hal.write({.t_ns = c.t_ns, .valid_until_ns = c.valid_until_ns, .mode = c.mode, .q = c.q, .dq = c.dq});
+}
+
+py::array grab_frame(Hal& hal, int camera) {
+  FrameView view;
+  Status status;
+  {
+    const py::gil_scoped_release nogil;
+    status = hal.frame(camera, view);
+  }
+  if (status != Status::ok)
+    throw RobotError("Hal.frame: camera " + std::to_string(camera) + " has no frame. " + hal.error());
+  return py::array_t<uint8_t>({view.height, view.width, 3}, view.rgb);
+}
+
+std::shared_ptr<MockHal> make_mock(std::shared_ptr<Clock> clock, const std::vector<std::string>& joints,
+                                   const std::vector<CameraInfo>& cameras, const Doubles& start, double time_constant,
+                                   size_t record_commands) {
+  MockOptions options;
+  for (const std::string& name : joints) options.joints.push_back({.name = name});
+  options.cameras = cameras;
+  options.start = to_vector(start, "MockHal: start");
+  options.time_constant = time_constant;
+  options.record_commands = record_commands;
+  return std::make_shared<MockHal>(clock ? std::move(clock) : std::make_shared<SystemClock>(), std::move(options));
+}
+
+void bind_mock(py::module_& m) {
+  using Call = MockCall;
+  const auto call_of = [](const std::string& name) {
+    static const std::map<std::string, Call> calls = {{"configure", Call::configure}, {"activate", Call::activate},
+                                                      {"read", Call::read},           {"write", Call::write},
+                                                      {"frame", Call::frame},         {"deactivate", Call::deactivate}};
+    const auto found = calls.find(name);
+    if (found == calls.end())
+      throw InputError("MockHal: call wants one of configure, activate, read, write, frame, deactivate");
+    return found->second;
+  };
+  py::class_<MockHal, Hal, py::smart_holder>(
+      m, "MockHal",
+      "A robot in memory: a first-order plant with its own watchdog, and faults on demand.\n\n"
+      "Args:\n    joints: their names.\n    clock: the runner's clock; None = the machine's.\n"
+      "    cameras: list of CameraInfo.\n    start: float64 [dof], rad.\n    time_constant: s.\n"
+      "    record_commands: how many commands to keep.",
+      py::release_gil_before_calling_cpp_dtor())
+      .def(py::init(&make_mock), py::arg("clock") = nullptr, py::kw_only(), py::arg("joints"),
+           py::arg("cameras") = std::vector<CameraInfo>(), py::arg("start") = Doubles(0),
+           py::arg("time_constant") = 0.05, py::arg("record_commands") = 0)
+      .def(
+          "inject",
+          [call_of](MockHal& self, const std::string& call, uint64_t after, uint64_t count, Status status) {
+            self.inject({call_of(call), after, count, status});
+          },
+          py::arg("call"), py::arg("after") = 0, py::arg("count") = UINT64_MAX, py::arg("status") = Status::fault,
+          "Makes `count` calls fail from number `after` on; before the run.")
+      .def("freeze_cameras", &MockHal::freeze_cameras, py::arg("after"), "From frame `after` on, frames stay the same.")
+      .def(
+          "lie", [](MockHal& self, const Doubles& q) { self.lie(to_vector(q, "MockHal.lie: q")); }, py::arg("q"),
+          "What the joint sensors report from now on; empty = the truth.")
+      .def_property_readonly("position", [](const MockHal& self) { return to_array(self.position()); })
+      .def_property_readonly(
+          "commands",
+          [](const MockHal& self) {
+            const auto q = self.commands();
+            const auto dof = static_cast<py::ssize_t>(self.position().size());
+            return to_array(q, {static_cast<py::ssize_t>(q.size()) / dof, dof});
+          },
+          "The kept commands, float64 [n, dof], rad.")
+      .def_property_readonly("command_times", [](const MockHal& self) { return to_array(self.command_times()); })
+      .def_property_readonly("lapses", &MockHal::lapses)
+      .def_property_readonly("active", &MockHal::active)
+      .def_property_readonly("stops", &MockHal::stops)
+      .def(
+          "calls", [call_of](const MockHal& self, const std::string& call) { return self.calls(call_of(call)); },
+          py::arg("call"), "How often a method was called.");
+}
+
+}  // namespace
+
+void bind_hal(py::module_& m) {
+  bind_clocks(m);
+  bind_hal_values(m);
+  using nogil = py::call_guard<py::gil_scoped_release>;
+  py::class_<Hal, PythonHal, py::smart_holder>(
+      m, "Hal",
+      "A robot driver. Subclass it with\n\n"
+      "    configure(config) -> Description      connect; a second call returns the same description\n"
+      "    activate(mode)                        release the brakes, hold the measured position\n"
+      "    read() -> q, (q, dq) or State         rad, rad/s\n"
+      "    write(command)                        refuse it after command.valid_until_ns\n"
+      "    deactivate()   stop(kind)   close()\n"
+      "    frame(camera) -> uint8 [height, width, 3] or (image, t_ns)     if there are cameras\n\n"
+      "read, write and frame may return a Status instead. A Runner calls all of them from one thread of their own, a\n"
+      "VirtualRunner from the caller's. What they raise stops the robot and is raised from Runner.wait().",
+      py::release_gil_before_calling_cpp_dtor())
+      .def(py::init<>())
+      .def("configure", &Hal::configure, py::arg("config") = HalConfig{}, nogil())
+      .def("activate", &Hal::activate, py::arg("mode") = Mode::position, nogil())
+      .def("read", &read_state, nogil())
+      .def("write", &write_command, py::arg("command"), nogil())
+      .def("deactivate", &Hal::deactivate, nogil())
+      .def("stop", &Hal::stop, py::arg("kind") = StopKind::soft_stop, nogil())
+      .def("close", &Hal::close, nogil())
+      .def("frame", &grab_frame, py::arg("camera"))
+      .def("error", &Hal::error);
+  bind_mock(m);
+  m.def("observe", &observe, py::arg("hal"), py::arg("tick") = 0, nogil(),
+        "One look at a configured or unconfigured robot: the newest frame of each camera and the measured joints.\n\n"
+        "Args:\n    hal: the robot driver.\n    tick: control tick to write into the Observation.\n\n"
+        "Raises:\n    RobotError: the joints or a camera could not be read.");
+}
+
+}  // namespace wam::bindings

@@ -1,0 +1,157 @@
+#include <pybind11/stl.h>
+
+#include "arrays.h"
+#include "bind.h"
+#include "keywords.h"
+#include "runner_options.h"
+#include "wamcore/safety.h"
+
+namespace wam::bindings {
+
+py::dict reason_counts(const std::function<uint64_t(Reason)>& count) {
+  py::dict out;
+  for (int r = 1; r < kReasons; ++r) out[name(static_cast<Reason>(r))] = count(static_cast<Reason>(r));
+  return out;
+}
+
+SafetyOptions safety_options(const py::dict& given) {
+  SafetyOptions o;
+  Keywords(given, "SafetyFilter")
+      .take("period", o.period)
+      .take("horizon", o.horizon)
+      .take("dt", o.dt)
+      .take("max_obs_age", o.max_obs_age)
+      .take("first_step_time", o.first_step_time)
+      .take("max_first_step", o.max_first_step)
+      .take("range_slack", o.range_slack)
+      .take("hold_time", o.hold_time)
+      .take("hold_braking", o.hold_braking)
+      .take("standstill", o.standstill)
+      .take("seed_slack", o.seed_slack)
+      .finish();
+  return o;
+}
+
+namespace {
+
+/// A filter with the verdict of its last step.
+struct PySafetyFilter {
+  PySafetyFilter(JointLimits limits, SafetyOptions options) : filter(std::move(limits), std::move(options)) {}
+
+  SafetyFilter filter;
+  Verdict verdict;
+
+  py::array_t<double> finish(Verdict v, const std::vector<double>& out) {
+    if (v.phase == Phase::unseeded) throw RobotError("SafetyFilter: seed it with measured joints first");
+    verdict = v;
+    return to_array(out);
+  }
+  std::vector<double> room() const { return std::vector<double>(filter.limits().names.size()); }
+};
+
+JointLimits make_limits(std::vector<std::string> names, const Doubles& low, const Doubles& high,
+                        const Doubles& velocity, const Doubles& acceleration) {
+  JointLimits limits{std::move(names), to_vector(low, "JointLimits: position_min"),
+                     to_vector(high, "JointLimits: position_max"), to_vector(velocity, "JointLimits: velocity"),
+                     to_vector(acceleration, "JointLimits: acceleration")};
+  limits.validate();
+  return limits;
+}
+
+}  // namespace
+
+void bind_safety(py::module_& m) {
+  py::class_<JointLimits>(m, "JointLimits",
+                          "What each joint may do.\n\n"
+                          "Args:\n    names: [dof] joint names, in the robot's order.\n"
+                          "    position_min, position_max: float64 [dof], rad.\n    velocity: float64 [dof], rad/s.\n"
+                          "    acceleration: float64 [dof], rad/s^2.\n\n"
+                          "Raises:\n    ConfigError: an entry is missing, not finite or contradictory.")
+      .def(py::init(&make_limits), py::arg("names"), py::arg("position_min"), py::arg("position_max"),
+           py::arg("velocity"), py::arg("acceleration"))
+      .def_property_readonly("dof", &JointLimits::dof)
+      .def_readonly("names", &JointLimits::names)
+      .def_property_readonly("position_min", [](const JointLimits& l) { return to_array(l.position_min); })
+      .def_property_readonly("position_max", [](const JointLimits& l) { return to_array(l.position_max); })
+      .def_property_readonly("velocity", [](const JointLimits& l) { return to_array(l.velocity); })
+      .def_property_readonly("acceleration", [](const JointLimits& l) { return to_array(l.acceleration); });
+
+  using Filter = PySafetyFilter;
+  py::class_<Filter>(m, "SafetyFilter",
+                     "The last word before the robot; not a certified safety function. A Runner has its own.\n\n"
+                     "Args:\n    limits: JointLimits.\n    options: period (s), horizon, dt (s), max_obs_age (s),\n"
+                     "        first_step_time (s), max_first_step ([dof] rad), range_slack (rad), hold_time (s),\n"
+                     "        hold_braking, standstill (rad/s), seed_slack (rad); see wamcore/safety.h.\n\n"
+                     "Raises:\n    ConfigError: limits or options are unusable.")
+      .def(py::init([](JointLimits limits, const py::kwargs& options) {
+             return std::make_unique<Filter>(std::move(limits), safety_options(options));
+           }),
+           py::arg("limits"))
+      .def(
+          "seed", [](Filter& f, const Doubles& q) { return f.filter.seed(to_vector(q, "SafetyFilter.seed: q")); },
+          py::arg("measured"), "Starts from measured joints [dof] rad at a stand; False if they are unusable.")
+      .def(
+          "vet", [](Filter& f, const ActionChunk& chunk) { return name(f.filter.vet(chunk)); }, py::arg("chunk"),
+          "Checks shape, numbers and range of a chunk; returns the first objection or 'none'.")
+      .def(
+          "admit",
+          [](Filter& f, const ActionChunk& chunk, const Doubles& measured, int64_t tick, uint64_t t_ns,
+             uint32_t epoch) {
+            return name(f.filter.admit(chunk, {.tick = tick, .t_ns = t_ns, .epoch = epoch},
+                                       to_vector(measured, "SafetyFilter.admit: measured")));
+          },
+          py::arg("chunk"), py::arg("measured"), py::kw_only(), py::arg("tick"), py::arg("t_ns"), py::arg("epoch") = 0,
+          "Decides whether a chunk may be executed now; returns the first objection or 'none'.")
+      .def(
+          "step",
+          [](Filter& f, const std::optional<Doubles>& target) {
+            std::vector<double> out = f.room(), goal;
+            if (target) goal = to_vector(*target, "SafetyFilter.step: target");
+            if (target && goal.size() != out.size())
+              throw ShapeError("SafetyFilter.step: target wants " + std::to_string(out.size()) + " joints, got " +
+                               std::to_string(goal.size()));
+            return f.finish(f.filter.step(goal, out), out);
+          },
+          py::arg("target") = py::none(), "The command of this period, float64 [dof] rad; None = nothing fresh.")
+      .def(
+          "wait",
+          [](Filter& f) {
+            std::vector<double> out = f.room();
+            return f.finish(f.filter.wait(out), out);
+          },
+          "The command of this period while the robot waits on purpose.")
+      .def(
+          "shut_down", [](Filter& f) { f.filter.shut_down(); }, "Brakes for good.")
+      .def(
+          "estop", [](Filter& f) { f.filter.estop(); }, "Latches the emergency stop.")
+      .def(
+          "reset",
+          [](Filter& f, const Doubles& q, const Doubles& dq) {
+            return f.filter.reset(to_vector(q, "SafetyFilter.reset: q"), to_vector(dq, "SafetyFilter.reset: dq"));
+          },
+          py::arg("measured"), py::arg("measured_velocity"), "Clears a stop at a stand; says whether it did.")
+      .def_property_readonly("phase", [](const Filter& f) { return name(f.verdict.phase); })
+      .def_property_readonly(
+          "reason", [](const Filter& f) { return name(f.verdict.reason); },
+          "The first stage that changed the last command, or 'none'.")
+      .def_property_readonly(
+          "velocity",
+          [](const Filter& f) {
+            std::vector<double> v = f.room();
+            for (size_t j = 0; j < v.size(); ++j) v[j] = f.filter.velocity(static_cast<int>(j));
+            return to_array(v);
+          },
+          "Commanded velocity, float64 [dof], rad/s.")
+      .def_property_readonly(
+          "counters", [](const Filter& f) { return reason_counts([&](Reason r) { return f.filter.count_of(r); }); },
+          "{stage: chunks refused or periods changed}.");
+  const auto names = [](int n, auto kind) {
+    py::list list;
+    for (int i = 0; i < n; ++i) list.append(name(static_cast<decltype(kind)>(i)));
+    return py::tuple(list);
+  };
+  m.attr("REASONS") = names(kReasons, Reason::none);
+  m.attr("PHASES") = names(kPhases, Phase::unseeded);
+}
+
+}  // namespace wam::bindings
