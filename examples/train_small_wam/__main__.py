@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import card, codec, data, evaluate, train
+from . import card, codec, data, evaluate, train, warmup
 from .export import export
 from .windows import Episodes
 
@@ -21,12 +21,13 @@ class Preset:
     shards: int  # of 300 episodes
     codec_iterations: int
     decoder_iterations: int
+    warm_up_iterations: int
     plan: train.Plan
 
 
 PRESETS = {
-    "cpu": Preset(30, 700, 300, train.Plan(iterations=8000, compile=True)),
-    "gpu": Preset(60, 4000, 1000, train.Plan(iterations=30_000, windows=128, compile=True, device="cuda")),
+    "cpu": Preset(30, 700, 300, 400, train.Plan(iterations=8000, compile=True)),
+    "gpu": Preset(60, 4000, 1000, 400, train.Plan(iterations=30_000, windows=128, compile=True, device="cuda")),
 }
 
 
@@ -59,6 +60,8 @@ def main() -> None:
     images = codec.Frames(folder).sample(np.random.default_rng(4), 512)
     codec.gate(vae, images, out / "codec.json")
     stage("latents", codec.encode_all, folder, out / "codec.pt", args.workers)
+    stage("warm up", warmup.warm_up, folder, out / "warm.pt", preset.warm_up_iterations, min(args.workers, 4))
+    preset.plan.start_from = str(out / "warm.pt")
     stage("wam", train.train, folder, out / "wam.pt", preset.plan, trainers)
     refine = (folder, out / "codec.pt", out / "codec_refined.pt", preset.decoder_iterations, trainers, device)
     stage("decoder", codec.refine_decoder, *refine)

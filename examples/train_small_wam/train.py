@@ -16,7 +16,7 @@ from .progress import Progress
 from .text import vocabulary
 from .windows import Episodes
 
-ACTION_WEIGHT = 3.0  # normalised actions vary about half as much as latents do
+ACTION_WEIGHT = 6.0  # normalised actions vary about half as much as latents do, and matter more
 MATRIX_RATE, OTHER_RATE = 0.02, 2e-3
 EMA = 0.998
 

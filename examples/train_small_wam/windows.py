@@ -81,7 +81,7 @@ class Episodes:
         Returns: clean [B, 7, z, 4, 6], future [B, C, 2, z, 4, 6], action [B, C, 16, 4] and state [B, C, 4] normalised,
             labelled [B, C, 16], inside [B, C] (0: the block lies beyond the episode's end), ids [B, text_len].
         """
-        episode = rng.choice(len(self.ticks), count, p=self.ticks / self.ticks.sum())
+        episode = rng.integers(len(self.ticks), size=count)
         ticks = self.ticks[episode]
         stride = rng.choice(STRIDES, count)
         fits = (BLOCKS - 1) * stride + HORIZON <= ticks + SLACK
