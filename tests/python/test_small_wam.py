@@ -33,3 +33,12 @@ def test_training_forward_equals_cached_inference():
         v, a, _ = wam.dit(noisy[:, c].transpose(1, 2), times[0], text, None, cache, 2 * c + 1, None, *registers)
         torch.testing.assert_close(video[:, c], v.transpose(1, 2), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(velocity[:, c], a, rtol=1e-4, atol=1e-5)
+
+
+def test_orthogonalise_brings_singular_values_near_one():
+    from examples.train_small_wam.muon import orthogonalise
+
+    torch.manual_seed(0)
+    for shape in ((3, 16, 16), (2, 8, 24), (2, 24, 8)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+        assert values.max() < 1.3 and values.median() > 0.6
