@@ -55,7 +55,10 @@ def main() -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     stage("data", data.generate, folder, preset.shards, args.workers)
-    stage("codec", codec.train, folder, out / "codec.pt", preset.codec_iterations, trainers, device)
+    stage("codec", codec.train, folder, out / "codec_wide.pt", preset.codec_iterations, trainers, device)
+    if not (out / "codec.pt").exists():
+        sample = codec.Frames(folder).sample(np.random.default_rng(2), 768)
+        codec.reduce(out / "codec_wide.pt", out / "codec.pt", sample)
     vae = codec.load(out / "codec.pt")
     images = codec.Frames(folder).sample(np.random.default_rng(4), 512)
     codec.gate(vae, images, out / "codec.json")

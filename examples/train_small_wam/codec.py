@@ -21,21 +21,21 @@ from .progress import Progress
 CONFIG = {
     "dim": 16,
     "dec_dim": 20,
-    "z_dim": 48,
+    "z_dim": 16,
     "dim_mult": [1, 2, 4, 4],
     "num_res_blocks": 1,
     "temporal_downsample": [False, False, False],
     "patch_size": 2,
 }
+WIDE = 48  # latent channels while the codec trains; then the principal ones are kept
 LATENT_NOISE = 0.1  # in place of a KL term: latents that differ less than this mean the same
 PEAK_RATE = 2e-3
 BATCH = 32  # frames per iteration, over all processes
 
 
-def build(mean=None, std=None) -> CausalVae:
-    z = CONFIG["z_dim"]
+def build(mean=None, std=None, z: int = WIDE) -> CausalVae:
     mean, std = mean or [0.0] * z, std or [1.0] * z
-    return CausalVae({**CONFIG, "latents_mean": mean, "latents_std": std})
+    return CausalVae({**CONFIG, "z_dim": z, "latents_mean": mean, "latents_std": std})
 
 
 def to_tensor(frames: np.ndarray) -> torch.Tensor:
@@ -172,9 +172,57 @@ def latent_statistics(vae: CausalVae, frames: Frames) -> tuple[list[float], list
 
 def load(path: Path) -> CausalVae:
     saved = torch.load(path, weights_only=True)
-    vae = build(saved["mean"], saved["std"])
+    vae = build(saved["mean"], saved["std"], len(saved["mean"]))
     vae.load_state_dict(saved["model"])
     return vae.eval()
+
+
+# --- fewer channels
+
+
+@torch.no_grad()
+def reduce(codec: Path, out: Path, sample: np.ndarray) -> None:
+    """Keeps the CONFIG["z_dim"] principal channels: most of the WIDE ones carry less than the noise of training.
+
+    Both ends of the codec are linear where they meet the latents, so that the change is a product of matrices; only the
+    border of the decoder's first convolution is approximate (a constant meets its zero padding).
+
+    Args:
+        codec: a trained codec of WIDE channels.
+        out: where to write the reduced one.
+        sample: uint8 [N, H, W, 3], frames to take the principal directions from.
+    """
+    wide = load(codec)
+    z = torch.cat([wide.encode_frame(to_tensor(p)) for p in np.array_split(sample, max(1, len(sample) // 32))])
+    m0, s0 = (v.view(1, -1, 1, 1) for v in (wide.latents_mean, wide.latents_std))
+    rows = (z * s0 + m0).permute(0, 2, 3, 1).flatten(0, 2)  # [N*h*w, WIDE]
+    m = rows.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((rows - m).T.double()))
+    keep = CONFIG["z_dim"]
+    std, p = values.flip(0)[:keep].sqrt().float(), vectors.flip(1)[:, :keep].float()
+    reduced = _project(wide, p, m)
+    torch.save({"model": reduced, "mean": [0.0] * keep, "std": std.tolist(), "directions": p, "centre": m}, out)
+
+
+def _project(wide: CausalVae, p: torch.Tensor, m: torch.Tensor) -> dict[str, torch.Tensor]:
+    """State of the codec whose latents are p^T (latents of `wide` - m); p is [WIDE, channels]."""
+    z = p.shape[1]
+    state = {k: v.clone() for k, v in wide.state_dict().items()}
+    c1, b1 = state["conv1.weight"][:WIDE, :, 0, 0, 0], state["conv1.bias"][:WIDE]
+    last, bias = state["encoder.head.2.weight"], state["encoder.head.2.bias"]
+    head, offset = last.new_zeros(2 * z, *last.shape[1:]), bias.new_zeros(2 * z)
+    head[:z] = torch.einsum("wz,wh,hcijk->zcijk", p, c1, last)
+    offset[:z] = p.T @ (c1 @ bias + b1 - m)
+    state["encoder.head.2.weight"], state["encoder.head.2.bias"] = head, offset
+    state["conv1.weight"], state["conv1.bias"] = torch.eye(2 * z)[:, :, None, None, None], torch.zeros(2 * z)
+    c2, b2 = state["conv2.weight"][:, :, 0, 0, 0], state["conv2.bias"]
+    first, constant = state["decoder.conv1.weight"], c2 @ m + b2
+    shift = torch.linalg.lstsq(c2 @ p, constant[:, None]).solution[:, 0]  # what the kept channels can carry of it
+    state["conv2.weight"], state["conv2.bias"] = torch.eye(z)[:, :, None, None, None], shift
+    state["decoder.conv1.weight"] = torch.einsum("ocijk,cw,wz->ozijk", first, c2, p)
+    rest = constant - c2 @ p @ shift
+    state["decoder.conv1.bias"] = state["decoder.conv1.bias"] + first.sum((2, 3, 4)) @ rest
+    return state
 
 
 # --- the gate

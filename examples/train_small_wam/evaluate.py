@@ -73,14 +73,14 @@ def video(out: Outcome) -> dict:
     }
 
 
-def evaluate(directory: Path, seeds: range = SEEDS, steps=STEPS, baselines: bool = True) -> dict:
+def evaluate(directory: Path, seeds: range = SEEDS, steps=STEPS, baselines: bool = True, tasks=TASKS) -> dict:
     """Success by task and number of flow steps, baselines, and how well the predicted video holds."""
     torch.set_num_threads(min(2, torch.get_num_threads()))
     policy, began = load_policy(directory), time.process_time()
     chosen = sampler_of(directory)
     result: dict = {"seeds": [seeds[0], seeds[-1]], "solver": chosen.solver, "sigma_shift": chosen.shift, "tasks": {}}
-    bar = Progress("evaluate", len(TASKS) * (len(steps) + 3 * baselines))
-    for task in TASKS:
+    bar = Progress("evaluate", len(tasks) * (len(steps) + 3 * baselines))
+    for task in tasks:
         entry: dict = {"steps": {}, "video": {}}
         for n in steps:
             out = run(policy, task, seeds, sampler_of(directory, steps=n))
@@ -117,11 +117,12 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--episodes", type=int, default=len(SEEDS))
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--no-baselines", action="store_true")
     parser.add_argument("--strip", type=Path, help="also write a predicted-versus-actual PNG")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     args = parser.parse_args()
-    result = evaluate(args.checkpoint, range(args.episodes), args.steps, not args.no_baselines)
+    result = evaluate(args.checkpoint, range(args.episodes), args.steps, not args.no_baselines, args.tasks)
     text = json.dumps(result, indent=1)
     print(text)
     if args.out:

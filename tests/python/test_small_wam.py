@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 if importlib.util.find_spec("mujoco") is None:  # not imported here: wamcore.sim chooses its GL first
     pytest.skip("mujoco is not installed", allow_module_level=True)
 
-from examples.train_small_wam.model import BLOCKS, SmallWam  # noqa: E402
+from examples.train_small_wam.model import BLOCKS, DIT, SmallWam  # noqa: E402
 
 
 @torch.no_grad()
@@ -17,7 +17,7 @@ def test_training_forward_equals_cached_inference():
     wam = SmallWam(vocab=20)
     for p in wam.parameters():
         p.add_(0.05 * torch.randn_like(p))
-    clean, noisy = torch.randn(2, 7, 48, 4, 6), torch.randn(2, BLOCKS, 2, 48, 4, 6)
+    clean, noisy = torch.randn(2, 7, DIT["in_dim"], 4, 6), torch.randn(2, BLOCKS, 2, DIT["in_dim"], 4, 6)
     action, state = torch.randn(2, BLOCKS, 16, 4), torch.rand(2, BLOCKS, 4)
     t_video, t_action = (torch.randint(0, 1000, (2, BLOCKS)).float() for _ in range(2))
     ids = torch.tensor([[3, 4, 5, 2] + [0] * 12, [6, 7, 2] + [0] * 13])
