@@ -1,4 +1,10 @@
-"""wamcore: an embedded inference runtime for World Action Models."""
+"""wamcore: an embedded inference runtime for World Action Models.
+
+model = wamcore.load("tabletop")
+session = wamcore.Session(model, steps=4)
+session.set_prompt("touch the red block")
+chunk = session.infer(wamcore.observe(robot))
+"""
 
 try:
     from ._core import (
@@ -11,6 +17,7 @@ try:
         ConfigError,
         Description,
         DeviceError,
+        Embodiment,
         Error,
         Hal,
         HalConfig,
@@ -20,11 +27,13 @@ try:
         ManualClock,
         MockHal,
         Mode,
+        Model,
         Observation,
         Policy,
         RobotError,
         Runner,
         SafetyFilter,
+        Session,
         ShapeError,
         State,
         Status,
@@ -43,6 +52,9 @@ except ModuleNotFoundError as e:
         "or build it with CMake and link _core*.so into this folder"
     ) from e
 
+from . import hal
+from .loading import bundled, load
+
 __all__ = [
     "PHASES",
     "REASONS",
@@ -53,6 +65,7 @@ __all__ = [
     "ConfigError",
     "Description",
     "DeviceError",
+    "Embodiment",
     "Error",
     "Hal",
     "HalConfig",
@@ -62,11 +75,13 @@ __all__ = [
     "ManualClock",
     "MockHal",
     "Mode",
+    "Model",
     "Observation",
     "Policy",
     "RobotError",
     "Runner",
     "SafetyFilter",
+    "Session",
     "ShapeError",
     "State",
     "Status",
@@ -75,5 +90,8 @@ __all__ = [
     "VirtualRunner",
     "WeightError",
     "__version__",
+    "bundled",
+    "hal",
+    "load",
     "observe",
 ]

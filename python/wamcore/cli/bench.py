@@ -1,0 +1,168 @@
+"""`wamcore bench`: where the time of an inference goes, beside the PyTorch reference where torch is installed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from .._core import ConfigError, Observation, RobotError, Session
+from ..loading import find, load
+from . import machine
+from .tables import quantiles, stage_quantiles, table
+
+DEFINITION = (
+    "wall time of one Session.infer, float32: frames and joints in, joint targets out; preprocessing, image encoding, "
+    "memory update and all flow steps included; text is encoded before (once per prompt), no picture is decoded; "
+    "random pictures; the reference is timed by the same rules, call by call in turn, in a process of its own"
+)
+WARM_UP = 5  # inferences that are not counted
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", nargs="?", default="tabletop", help="a bundled model's name or a checkpoint folder")
+    add("-n", type=int, default=60, metavar="N", help="inferences to count (default: 60)")
+    add("--steps", type=int, metavar="K", help="flow steps (default: as the checkpoint says)")
+    add("--threads", type=int, default=0, help="to compute with, on both sides (default: all cores)")
+    add("--device", default="auto", help='"auto", "cpu" or "cpu-ops"')
+    add("--no-reference", action="store_true", help="leave the PyTorch reference out")
+    add("--json", type=Path, metavar="FILE", help="also write JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not 1 <= args.n <= 100_000:
+        raise ConfigError(f"-n: wanted 1 to 100000, got {args.n}")
+    report = measure(args)
+    print(tell(report))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+def observations(model, count: int) -> list[Observation]:
+    """Random pictures: one frame for the first call, as many as the model wants for the others."""
+    random, robot = np.random.default_rng(0), model.embodiment
+    middle = np.add(robot.limits.position_min, robot.limits.position_max) / 2
+    state = middle if len(middle) == robot.state_dim else np.zeros(robot.state_dim)
+    out = []
+    for i in range(count):
+        frames = 1 if i == 0 else len(robot.frame_offsets)
+        pictures = {n: random.integers(0, 256, (frames, h, w, 3), np.uint8) for n, h, w in robot.cameras}
+        out.append(Observation(pictures, state, i))
+    return out
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """Times both sides call by call in turn, so that whatever else the machine does hits them alike."""
+    model = load(args.model, device=args.device, threads=args.threads)
+    session = Session(model, steps=args.steps)
+    session.set_prompt_tokens([1, 2, 3])
+    seen = observations(model, 16)
+    peer, why = (None, "not asked for") if args.no_reference else reference(args, model)
+    ours: list[tuple[float, bool, dict]] = []  # s, whether a context began, ns of each stage
+    theirs: list[float] = []
+    try:
+        for i in range(WARM_UP + args.n):
+            observation = seen[0] if i == 0 else seen[1 + i % (len(seen) - 1)]
+            began = time.perf_counter()
+            session.infer(observation)
+            seconds, trace = time.perf_counter() - began, session.trace
+            other = peer.infer() if peer else None
+            if i >= WARM_UP:
+                ours.append((seconds, trace["counts"]["context_resets"] > 0, trace["stages"]))
+                if other is not None:
+                    theirs.append(other)
+    finally:
+        if peer:
+            peer.close()
+    rows = {"wamcore": [s for s, _, _ in ours], "continued": [s for s, new, _ in ours if not new]}
+    rows["new context"] = [s for s, new, _ in ours if new]
+    report = {
+        "schema": 1,
+        "definition": DEFINITION,
+        "model": {"path": args.model, "sha256": machine.sha256(find(args.model)), "parameters": model.parameters},
+        "device": model.device,
+        "threads": model.threads,
+        "steps": len(session.steps_run),
+        "chunk_ms": {k: quantiles([s * 1e3 for s in v]) for k, v in rows.items()},
+        "stages_ms": stage_quantiles([stages for _, _, stages in ours]),
+        "reference_ms": quantiles([s * 1e3 for s in theirs]) if theirs else None,
+        "reference": peer.name if peer else f"none: {why}",
+        "machine": machine.describe(),
+    }
+    return report
+
+
+class Peer:
+    """The reference in a process of its own; it works only while we wait for it."""
+
+    def __init__(self, command: list[str]):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        self.name = self._line()
+
+    def _line(self) -> str:
+        line = self._process.stdout.readline().strip()
+        if not line:
+            error = self._process.stderr.read().strip().splitlines() or ["no message"]
+            raise RobotError(f"bench: the reference's process ended: {error[-1]}")
+        return line
+
+    def infer(self) -> float:
+        """Seconds of one inference."""
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return float(self._line())
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+        self._process.stderr.close()
+
+
+def reference(args: argparse.Namespace, model) -> tuple[Peer | None, str]:
+    """The reference's process, or why there is none."""
+    for package in ("torch", "safetensors"):
+        if importlib.util.find_spec(package) is None:
+            return None, f"{package} is not installed"
+    steps = [] if args.steps is None else ["--steps", str(args.steps)]
+    command = [sys.executable, "-m", "wamcore.reference.timing", str(find(args.model)), "--threads", str(model.threads)]
+    return Peer([*command, *steps]), ""
+
+
+def tell(report: dict) -> str:
+    """The report for people."""
+    chunk = report["chunk_ms"]
+    rows = [("wamcore, whole chunk", chunk["wamcore"])]
+    rows += [(f"  {k}", chunk[k]) for k in ("continued", "new context") if chunk[k]["n"]]
+    rows += [(f"  stage {k}", q) for k, q in report["stages_ms"].items()]
+    if report["reference_ms"]:
+        rows.append((report["reference"], report["reference_ms"]))
+    machine_ = report["machine"]
+    lines = [
+        f"{report['model']['path']}: {report['model']['parameters'] / 1e6:.1f} M parameters, "
+        f"{report['steps']} flow steps, {report['device']} with {report['threads']} threads",
+        f"{machine_['cpu']}, {machine_['cores']} cores, {machine_['kernels']} kernels; wamcore {machine_['wamcore']}"
+        + (f" at {machine_['commit']}" if machine_["commit"] else ""),
+        "",
+        table([(k, f"{q['p50']:.2f}", f"{q['p99']:.2f}", q["n"]) for k, q in rows], ("ms", "median", "p99", "n")),
+        "",
+    ]
+    if report["reference_ms"]:
+        ratio = report["reference_ms"]["p50"] / chunk["wamcore"]["p50"]
+        lines.append(f"  ratio of the medians, reference / wamcore: {ratio:.2f}")
+    else:
+        lines.append(f"  reference: {report['reference']}")
+    lines.append(f"  measured: {report['definition']}")
+    return "\n".join(lines)

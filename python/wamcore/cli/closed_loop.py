@@ -1,0 +1,218 @@
+"""Episodes of a session that drives the simulated arm, and what was measured in them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .. import sim
+from .._core import ActionChunk, Model, Observation, Policy, RobotError, Session, VirtualRunner
+from ..hal.mujoco import MuJoCo
+from ..viz import Film, JointTrace
+from ..viz.video import CAMERA, Shot, compose
+
+TIME_LIMIT = {"touch": 4.8, "push": 9.6, "moving": 6.4}  # s, as the bundled model's evaluation has it
+LAST_LOOK = 0.6  # s for which the video stays on the outcome
+
+
+@dataclass
+class Settings:
+    """How to run; see `wamcore run --help`."""
+
+    sync: bool = False
+    servo_hz: float = 200.0
+    delay: int | None = None  # control ticks; None: as measured
+    execute: int | None = None  # control ticks between two inferences; None: all rows that can be executed
+
+
+class Watched(Policy):
+    """A session, with the clock stopped around every inference. Pictures are decoded after the clock has stopped."""
+
+    def __init__(self, session: Session, imagine: bool):
+        super().__init__()
+        self.session, self.imagine = session, imagine
+        self.seconds: list[float] = []  # of each inference
+        self.stages: list[dict[str, int]] = []  # ns of each inference
+        self.decode_seconds: list[float] = []  # of the pictures for the video
+        self.decoded_in_time = 0  # pictures decoded inside an inference: none, ever
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts an episode."""
+        self.chunks: list[ActionChunk] = []
+        self.imagined: list[tuple[float, np.ndarray]] = []  # of the newest chunk: (s after its observation, picture)
+
+    def infer(self, obs: Observation) -> ActionChunk:
+        began = time.perf_counter()
+        chunk = self.session.infer(obs)
+        self.seconds.append(time.perf_counter() - began)
+        trace = self.session.trace
+        self.stages.append(trace["stages"])
+        self.decoded_in_time += trace["counts"]["images_decoded"]
+        self.chunks.append(chunk)
+        if self.imagine:
+            began = time.perf_counter()
+            pictures = self.session.decode()
+            self.decode_seconds.append(time.perf_counter() - began)
+            span = chunk.horizon * chunk.dt / max(1, len(pictures))
+            self.imagined = [((i + 1) * span, picture) for i, picture in enumerate(pictures)]
+        return chunk
+
+    def dt(self) -> float:
+        return self.session.dt()
+
+    def horizon(self) -> int:
+        return self.session.horizon()
+
+    def dof(self) -> int:
+        return self.session.dof()
+
+    def frame_offsets(self) -> list[int]:
+        return self.session.frame_offsets()
+
+    def epoch(self) -> int:
+        return self.session.epoch()
+
+
+@dataclass
+class Episode:
+    """What came of one episode."""
+
+    task: str
+    seed: int
+    instruction: str
+    outcome: str = "timeout"  # or "success", "wrong", "stopped"
+    reason: str = ""  # of "stopped": what the runner said
+    ticks: int = 0
+    chunks: int = 0
+    starved_ticks: int = 0
+    late_chunks: int = 0
+    refused_chunks: int = 0
+    seam_jump_max: float = 0.0  # rad
+    obs_age_p99: float = 0.0  # s
+    tracking_rms: float = 0.0  # rad between command and measured joints
+    safety: dict[str, int] = field(default_factory=dict)
+    joints: JointTrace | None = None
+
+
+class ClosedLoop:
+    """One arm, one session, episode after episode in virtual time.
+
+    Args:
+        model: what to run; its embodiment must be the scene's.
+        session: on that model.
+        settings: how.
+        film: where pictures go, or None.
+    """
+
+    def __init__(self, model: Model, session: Session, settings: Settings, film: Film | None):
+        self.model, self.session, self.settings, self.film = model, session, settings, film
+        self.world = sim.Tabletop()
+        self.tick = 1.0 / model.embodiment.control_hz  # s
+        sizes = {name: (height, width) for name, height, width in model.embodiment.cameras}
+        self.hal = MuJoCo(self.world, cameras=sizes)
+        self.policy = Watched(session, film is not None)
+        self.delay = settings.delay if settings.delay is not None else 0
+        self.delay_source = "given"
+
+    def close(self) -> None:
+        """Frees the renderer."""
+        self.hal.close()
+
+    def measure_delay(self, inferences: int = 6) -> None:
+        """Sets the injected inference delay to what this machine needs, in whole control ticks, at least one."""
+        self.world.reset(0, "touch")
+        self.session.set_prompt(self.world.instruction)
+        seconds = []
+        for i in range(inferences):
+            frames = 1 if i == 0 else len(self.session.frame_offsets())
+            pictures = {
+                name: np.stack([self.hal.picture(w, h)] * frames) for name, h, w in self.model.embodiment.cameras
+            }
+            observation = Observation(pictures, self.world.q, i)
+            began = time.perf_counter()
+            self.session.infer(observation)
+            seconds.append(time.perf_counter() - began)
+        self.session.reset()
+        self.delay = max(1, math.ceil(float(np.median(seconds[1:])) / self.tick))
+        self.delay_source = "measured"
+
+    def options(self) -> dict:
+        """Options of the runner."""
+        horizon, s = self.model.horizon, self.settings
+        whole = horizon if s.sync else max(1, horizon - self.delay)  # a chunk is executed to its end
+        return {
+            "control_hz": s.servo_hz,
+            "mode": "sync" if s.sync else "async_blend",
+            "execute_horizon": s.execute or whole,
+            "record": max(TIME_LIMIT.values()) + 5.0,
+            "delay_ticks": 0 if s.sync else self.delay,
+        }
+
+    def run(self, episode: Episode, progress: Callable[[Episode, float], None], title: str) -> Episode:
+        """Runs one episode to its end.
+
+        Args:
+            episode: names task and seed; the rest is filled in.
+            progress: called every control tick with the episode and the last inference's time, s.
+            title: small print of the video.
+        """
+        self.session.reset()
+        self.policy.begin()
+        episode.instruction = self.world.reset(episode.seed, episode.task)
+        self.session.set_prompt(episode.instruction)
+        runner = VirtualRunner(self.policy, self.hal, self.model.embodiment.limits, **self.options())
+        try:
+            runner.start()
+            limit = round(TIME_LIMIT[episode.task] / self.tick)
+            while not self.world.done and runner.running and self.world.tick < limit:
+                self._film(episode, title, runner.tick)
+                runner.run(self.tick)
+                episode.ticks = self.world.tick
+                progress(episode, self.policy.seconds[-1] if self.policy.seconds else 0.0)
+            if self.world.done:
+                episode.outcome = "success" if self.world.success else "wrong"
+        except RobotError as e:  # the run has ended itself and the arm stands; the next episode starts afresh
+            episode.outcome, episode.reason = "stopped", str(e)
+        finally:
+            tick, stats = runner.tick, runner.stats  # before the stop, which counts as one
+            runner.stop()
+        for _ in range(round(LAST_LOOK / self.tick) if self.film else 0):
+            self._film(episode, title, tick, episode.outcome)
+        self._account(episode, stats, runner.record())
+        return episode
+
+    def _film(self, episode: Episode, title: str, tick: int, verdict: str = "") -> None:
+        if self.film is None:
+            return
+        age = (tick - self.policy.chunks[-1].obs_tick) * self.tick if self.policy.chunks else 0.0
+        shot = Shot(
+            camera=self.hal.picture(*CAMERA),
+            imagined=self.policy.imagined,
+            age=age,
+            instruction=episode.instruction,
+            status=f"{title}   {episode.ticks * self.tick:4.1f} s   chunk {len(self.policy.chunks)}",
+            verdict=verdict,
+        )
+        self.film.add(compose(shot))
+
+    def _account(self, episode: Episode, stats: dict, record: dict[str, np.ndarray]) -> None:
+        episode.chunks, episode.refused_chunks = stats["chunks"], stats["refused_chunks"]
+        episode.starved_ticks, episode.late_chunks = stats["starved_ticks"], stats["late_chunks"]
+        episode.seam_jump_max, episode.obs_age_p99 = stats["seam_jump"]["max"], stats["obs_age"]["p99"]
+        episode.safety = {name: count for name, count in stats["safety"].items() if count}
+        t, error = record["tick"] * self.tick, record["command"] - record["measured"]
+        episode.tracking_rms = float(np.sqrt(np.mean(error**2))) if error.size else 0.0
+        rows = np.arange(self.model.horizon)
+        episode.joints = JointTrace(
+            title=f"{episode.task}: “{episode.instruction}” ({episode.outcome})",
+            t=t,
+            command=record["command"],
+            measured=record["measured"],
+            chunk=record["chunk"],
+            targets=[((c.obs_tick + rows) * self.tick, c.q.copy()) for c in self.policy.chunks],
+        )

@@ -1,0 +1,13 @@
+"""Robot drivers that come with the package. `MuJoCo` is imported on first use: it needs the extra `wamcore[sim]`."""
+
+from .._core import MockHal
+
+__all__ = ["MockHal", "MuJoCo"]
+
+
+def __getattr__(name: str):
+    if name == "MuJoCo":
+        from .mujoco import MuJoCo
+
+        return MuJoCo
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

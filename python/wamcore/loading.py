@@ -1,0 +1,55 @@
+"""Finds checkpoints and loads them."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from ._core import ConfigError, Model
+
+MODELS = Path(__file__).parent / "models"
+
+
+def bundled() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.name for p in MODELS.iterdir() if (p / "config.json").is_file()) if MODELS.is_dir() else []
+
+
+def find(model: str | Path) -> Path:
+    """The folder of a checkpoint.
+
+    Args:
+        model: name of a bundled model, or the path of a folder with config.json.
+
+    Raises:
+        ConfigError: there is no such folder; the message names the nearest bundled model.
+    """
+    names, path = bundled(), Path(model)
+    if isinstance(model, str) and model in names:
+        return MODELS / model
+    if (path / "config.json").is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(f"load: wanted a folder with config.json, got '{model}', which has none")
+    if path.exists():
+        raise ConfigError(f"load: wanted a folder with config.json, got the file '{model}'")
+    near = difflib.get_close_matches(str(model), names, 1, 0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"bundled models: {', '.join(names) or 'none'}"
+    raise ConfigError(f"load: '{model}' is neither a folder nor a bundled model; {hint}")
+
+
+def load(model: str | Path, *, device: str = "auto", threads: int = 0, check_finite: bool = False) -> Model:
+    """Loads a checkpoint: config.json, embodiment.json and safetensors.
+
+    Args:
+        model: name of a bundled model ("tabletop"), or the path of a checkpoint folder.
+        device: "auto", "cpu", or "cpu-ops" (the plain loop over operations that "cpu" is compared with).
+        threads: how many to compute with; 0 for all cores.
+        check_finite: read every weight first and refuse NaN and infinity.
+
+    Raises:
+        ConfigError: there is no such model, or its configuration is not usable.
+        WeightError: a weight file is malformed or does not fit the configuration.
+        DeviceError: the device is missing.
+    """
+    return Model.load(str(find(model)), device=device, threads=threads, check_finite=check_finite)

@@ -1,0 +1,130 @@
+"""The command line: what it prints, and how it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wamcore
+from conftest import run
+from wamcore.cli import main
+
+TABLETOP = Path(wamcore.__file__).parent / "models" / "tabletop"
+
+
+def wam(*args, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "wamcore", *map(str, args)], capture_output=True, text=True, **kwargs)
+
+
+def refused(capsys, *args: str) -> str:
+    """The one line a command that must refuse its input prints."""
+    assert main([*args]) == 2
+    out = capsys.readouterr()
+    assert not out.out and "Traceback" not in out.err
+    assert out.err.count("\n") == 1, out.err
+    return out.err
+
+
+def test_help_names_every_command():
+    text = run([sys.executable, "-m", "wamcore", "--help"])
+    for command in ("run", "info", "doctor", "convert", "bench"):
+        assert command in text
+        assert run([sys.executable, "-m", "wamcore", command, "--help"]).startswith(f"usage: wamcore {command}")
+
+
+def test_nothing_to_do_is_an_error():
+    done = wam()
+    assert done.returncode == 2 and "nothing to do" in done.stderr
+
+
+def test_info_describes_the_bundled_model():
+    text = run([sys.executable, "-m", "wamcore", "info", "tabletop"])
+    for word in (
+        "dreamzero",
+        "scene",
+        "yaw",
+        "20 Hz",
+        "model.safetensors",
+        "sigma_shift",
+    ):
+        assert word in text
+    facts = json.loads(
+        run([sys.executable, "-m", "wamcore", "info", TABLETOP, "--json", "--tensors", "--check-finite"])
+    )
+    assert facts["family"] == "dreamzero"
+    assert facts["embodiment"]["cameras"] == [{"name": "scene", "height": 64, "width": 96}]
+    assert [j["name"] for j in facts["embodiment"]["joints"]] == ["yaw", "shoulder", "elbow", "wrist"]
+    assert sum(p["parameters"] for p in facts["parts"].values()) == facts["parameters"]
+    assert sum(p["tensors"] for p in facts["parts"].values()) == len(facts["tensors"])
+    assert facts["chunk"]["rows"] == 16 and len(facts["sha256"]) == 64
+
+
+def test_a_misspelt_model_names_the_nearest(capsys):
+    assert "did you mean 'tabletop'?" in refused(capsys, "info", "tabeltop")
+    assert "bundled models: tabletop" in refused(capsys, "info", "zzz")
+
+
+def test_a_folder_without_a_model_is_refused(capsys, tmp_path):
+    assert "config.json" in refused(capsys, "info", str(tmp_path))
+    (tmp_path / "file").write_text("x")
+    assert "the file" in refused(capsys, "info", str(tmp_path / "file"))
+
+
+def test_a_damaged_checkpoint_is_refused(capsys, tmp_path):
+    for p in TABLETOP.iterdir():
+        (tmp_path / p.name).write_bytes(p.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert "WeightError" in refused(capsys, "info", str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    assert "ConfigError" in refused(capsys, "info", str(tmp_path))
+
+
+def test_debug_shows_where(capsys):
+    with pytest.raises(wamcore.ConfigError):
+        main(["info", "--debug", "nosuch"])
+
+
+def test_doctor_runs_the_backends():
+    pytest.importorskip("numpy")
+    done = wam("doctor")
+    assert done.returncode in (0, 1), done.stderr
+    assert f"wamcore {wamcore.__version__}" in done.stdout
+    assert done.stdout.count("ran a chunk of tabletop") == 2
+    problems = int(done.stdout.split(" problem")[0].split()[-1])
+    assert done.returncode == (problems > 0)
+    assert done.stdout.count("\n  - ") == problems
+
+
+def test_bench_writes_what_it_measured(tmp_path):
+    text = run([sys.executable, "-m", "wamcore", "bench", "-n", "8", "--no-reference", "--json", tmp_path / "b.json"])
+    report = json.loads((tmp_path / "b.json").read_text())
+    assert report["chunk_ms"]["wamcore"]["n"] == 8
+    assert report["chunk_ms"]["continued"]["n"] + report["chunk_ms"]["new context"]["n"] == 8
+    assert "text" not in report["stages_ms"] and "decode_video" not in report["stages_ms"]
+    stages = sum(q["p50"] for q in report["stages_ms"].values())
+    assert 0.5 < stages / report["chunk_ms"]["wamcore"]["p50"] < 1.5
+    for word in ("median", "p99", "denoise", report["machine"]["cpu"], "measured:"):
+        assert word in text
+
+
+def test_bench_compares_with_the_reference(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    run([sys.executable, "-m", "wamcore", "bench", "-n", "2", "--threads", "1", "--json", tmp_path / "b.json"])
+    report = json.loads((tmp_path / "b.json").read_text())
+    assert report["reference"].startswith("PyTorch") and report["reference_ms"]["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["bench", "-n", "0"], "-n: wanted 1 to 100000, got 0"),
+        (["bench", "--steps", "0"], "steps"),
+        (["bench", "--steps", "1000000"], "steps"),
+        (["bench", "--device", "tpu"], "tpu"),
+    ],
+)
+def test_bad_options_are_refused(capsys, command, message):
+    assert message in refused(capsys, *command)
