@@ -49,13 +49,14 @@ std::unique_ptr<Session> make_session(std::shared_ptr<const Model> model, std::o
                                       std::optional<std::string> solver, std::optional<std::vector<bool>> step_mask,
                                       std::optional<bool> dynamic_skip, std::optional<bool> decoupled,
                                       std::optional<double> video_final_noise, std::optional<uint64_t> seed,
-                                      int imagine, double stop_sigma, std::optional<std::vector<int>> frame_offsets) {
-  const SampleOptions options{steps,        guidance,
-                              shift,        solver,
-                              step_mask,    dynamic_skip,
-                              decoupled,    video_final_noise,
-                              seed,         {imagine, stop_sigma},
-                              frame_offsets};
+                                      int imagine, double stop_sigma, std::optional<std::vector<int>> frame_offsets,
+                                      bool fixed_noise) {
+  const SampleOptions options{steps,       guidance,
+                              shift,       solver,
+                              step_mask,   dynamic_skip,
+                              decoupled,   video_final_noise,
+                              seed,        {imagine, stop_sigma},
+                              fixed_noise, frame_offsets};
   const py::gil_scoped_release nogil;
   return std::make_unique<Session>(std::move(model), options);
 }
@@ -117,7 +118,8 @@ Raises:
            py::arg("guidance") = py::none(), py::arg("shift") = py::none(), py::arg("solver") = py::none(),
            py::arg("step_mask") = py::none(), py::arg("dynamic_skip") = py::none(), py::arg("decoupled") = py::none(),
            py::arg("video_final_noise") = py::none(), py::arg("seed") = py::none(), py::arg("imagine") = -1,
-           py::arg("stop_sigma") = 0.0, py::arg("frame_offsets") = py::none(), R"(Args (None: as the checkpoint says):
+           py::arg("stop_sigma") = 0.0, py::arg("frame_offsets") = py::none(), py::arg("fixed_noise") = false,
+           R"(Args (None: as the checkpoint says):
     steps: flow steps, 1 to 1000.
     guidance: of the video; 1 runs no unconditional branch.
     shift: of the noise schedule.
@@ -125,9 +127,10 @@ Raises:
     step_mask: which steps run the model; [] for all.
     dynamic_skip: skip steps by the similarity of velocities instead.
     decoupled, video_final_noise: end the video at this noise level.
-    seed: of the initial noise, the same for every chunk.
+    seed: of the initial noise; a reset starts its sequence again.
     imagine: leading latent frames that are denoised; -1 all, 0 none.
     stop_sigma: noise level at which the video stops.
+    fixed_noise: the same noise for every chunk, as DreamZero's release has it.
     frame_offsets: control ticks of an observation's frames, for another stride of replanning.
 Raises:
     ConfigError: an option is out of range.)")

@@ -44,8 +44,7 @@ class Session::State {
     state = Tensor({c.num_state_per_block, c.max_state_dim});
     noise_video = Tensor(model->latent_shape());
     noise_action = Tensor({c.num_action_per_block, c.action_dim});
-    fill_normal(sample.seed, noise_video.data<float>(), noise_video.numel());
-    fill_normal(sample.seed + 1, noise_action.data<float>(), noise_action.numel());
+    fixed_noise = options.fixed_noise;
     Shape shape = model->latent_shape();
     predicted = Tensor(shape);
     ++shape[1];
@@ -66,6 +65,8 @@ class Session::State {
   Normalizer states, actions;
   Tracer tracer;
   std::vector<int> frame_offsets;
+  bool fixed_noise = false;
+  uint64_t drawn = 0;           // chunks since the session was made or reset
   std::vector<int64_t> prompt;  // empty: none yet
   Tensor text, state, noise_video, noise_action, predicted, predicted_with_first;
   std::vector<float> pixels;  // [frames, height, width, 3]
@@ -91,6 +92,7 @@ class Session::State {
   void check_offsets() const;
   void check(const Observation& obs, const Noise* noise) const;
   void encode_text(int branch, const std::vector<int64_t>& ids);
+  void draw_noise();
   void finish(const Observation& obs, ActionChunk& out);
 };
 
@@ -149,6 +151,7 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
   if (const uint32_t now = epoch.load(); now != context_epoch) {
     context.forget();
     context_epoch = now;
+    drawn = 0;
   }
   const bool restart = context.restarts(frames);
   if (!restart && !latents) context.stretched(frames);
@@ -171,6 +174,7 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
     context.observe(pixels.data(), frames, latents, tracer);
   {
     const ScopedStage stage(&tracer, Stage::denoise);
+    if (!noise) draw_noise();
     sampler.run(context.start(), context.condition(), state.data<float>(),
                 noise ? noise->video.data() : noise_video.data<float>(),
                 noise ? noise->action.data() : noise_action.data<float>(), tracer);
@@ -179,6 +183,15 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
   observed = restart ? 1 : 0;
   tracer.add(Counter::dit_forwards, denoiser.forwards() - before);
   finish(obs, out);
+}
+
+// Fresh noise for every chunk: with the same noise each time a policy that hesitates once hesitates for good.
+void Session::State::draw_noise() {
+  constexpr uint64_t kOdd = 0xD1342543DE82EF95u;  // spreads neighbouring chunks over the generator's sequence
+  const uint64_t seed = sample.seed + (fixed_noise ? 0 : kOdd * drawn);
+  fill_normal(seed, noise_video.data<float>(), noise_video.numel());
+  fill_normal(seed + 1, noise_action.data<float>(), noise_action.numel());
+  ++drawn;
 }
 
 // Network output to absolute joint targets, and the latents kept for whoever asks.

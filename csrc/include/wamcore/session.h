@@ -28,8 +28,9 @@ struct SampleOptions {
   std::optional<bool> dynamic_skip;            // skip by similarity instead
   std::optional<bool> decoupled;               // video ends at video_final_noise
   std::optional<double> video_final_noise;
-  std::optional<uint64_t> seed;  // of the initial noise, which is the same for every chunk
+  std::optional<uint64_t> seed;  // of the initial noise; a reset starts its sequence again
   Imagine imagine;
+  bool fixed_noise = false;  // the same noise for every chunk, as DreamZero's release has it
   /// Control ticks of an observation's frames, when the robot replans at another stride than the checkpoint names.
   std::optional<std::vector<int>> frame_offsets;
 };
