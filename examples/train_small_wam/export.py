@@ -15,7 +15,7 @@ from .model import HORIZON, SmallWam, text_config
 from .text import tokenizer_json, vocabulary
 from .windows import Statistics
 
-SOLVER = {"num_inference_steps": 4, "sigma_shift": 1.0, "solver": "unipc"}
+SOLVER = {"num_inference_steps": 4, "sigma_shift": 5.0, "solver": "unipc"}
 PREFIXES = ("action_head.model.", "action_head.text_encoder.", "action_head.vae.model.")
 
 

@@ -26,7 +26,7 @@ MOVED = 0.15  # a pixel, -1..1, that differs by more from the last picture seen 
 class Sampler:
     steps: int = 4
     solver: str = "unipc"
-    shift: float = 1.0
+    shift: float = 5.0
 
 
 class Policy:
