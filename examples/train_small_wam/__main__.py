@@ -23,11 +23,15 @@ class Preset:
     decoder_iterations: int
     warm_up_iterations: int
     plan: train.Plan
+    episodes: int = 200  # to evaluate, a task
+    least_seen: float = 0.9  # what the codec's gate asks for
 
 
 PRESETS = {
-    "cpu": Preset(30, 700, 300, 400, train.Plan(iterations=8000, compile=True)),
+    "cpu": Preset(30, 700, 300, 400, train.Plan(iterations=3000, compile=True)),
     "gpu": Preset(60, 4000, 1000, 400, train.Plan(iterations=30_000, windows=128, compile=True, device="cuda")),
+    # a few minutes through every stage; the result knows nothing
+    "smoke": Preset(1, 4, 2, 4, train.Plan(iterations=4, windows=8), episodes=2, least_seen=0.0),
 }
 
 
@@ -61,7 +65,7 @@ def main() -> None:
         codec.reduce(out / "codec_wide.pt", out / "codec.pt", sample)
     vae = codec.load(out / "codec.pt")
     images = codec.Frames(folder).sample(np.random.default_rng(4), 512)
-    codec.gate(vae, images, out / "codec.json")
+    codec.gate(vae, images, out / "codec.json", preset.least_seen)
     stage("latents", codec.encode_all, folder, out / "codec.pt", args.workers)
     stage("warm up", warmup.warm_up, folder, out / "warm.pt", preset.warm_up_iterations, min(args.workers, 4))
     preset.plan.start_from = str(out / "warm.pt")
@@ -69,15 +73,28 @@ def main() -> None:
     refine = (folder, out / "codec.pt", out / "codec_refined.pt", preset.decoder_iterations, trainers, device)
     stage("decoder", codec.refine_decoder, *refine)
     vae = codec.load(out / "codec_refined.pt")
-    codec.gate(vae, images, out / "codec.json")
+    codec.gate(vae, images, out / "codec.json", preset.least_seen)
     export(checkpoint, train.load(out / "wam.pt"), vae, Episodes(folder, latents=False).statistics())
-    stage("evaluation", _evaluate, checkpoint, out / "evaluation.json")
+    stage("evaluation", _evaluate, checkpoint, out / "evaluation.json", preset.episodes)
     evaluate.strip(checkpoint, checkpoint / "prediction.png")
+    (out / "training.json").write_text(json.dumps(_training(args.preset, preset, seconds), indent=1))
     card.write(checkpoint, out)
 
 
-def _evaluate(checkpoint: Path, out: Path) -> None:
-    out.write_text(json.dumps(evaluate.evaluate(checkpoint), indent=1) + "\n")
+def _evaluate(checkpoint: Path, out: Path, episodes: int) -> None:
+    out.write_text(json.dumps(evaluate.evaluate(checkpoint, range(episodes)), indent=1) + "\n")
+
+
+def _training(name: str, preset: Preset, seconds: dict) -> dict:
+    """What the card says about training."""
+    return {
+        "preset": name,
+        "demonstrations": f"{preset.shards * data.SHARD} episodes",
+        "codec": f"{preset.codec_iterations} iterations of {codec.BATCH} frames",
+        "first phase": f"{preset.warm_up_iterations} iterations of {warmup.BATCH} samples",
+        "joint flow": f"{preset.plan.iterations} iterations of {preset.plan.windows} windows of 4 chunks",
+        "wall seconds": ", ".join(f"{k} {v}" for k, v in seconds.items()),
+    }
 
 
 if __name__ == "__main__":

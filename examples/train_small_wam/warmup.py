@@ -1,8 +1,8 @@
 """A cheap first phase: what the instruction names, found in one picture.
 
 A token of the codec covers 32x32 pixels and often several blocks, so that picking the named one takes the feed-forward
-layers long to learn. Here a sample is one clean frame, the state and every fourth action at the highest noise: a quarter
-of the tokens of a full block, through the same parameters.
+layers long to learn. Here a sample is one clean frame, the state and every fourth action at the highest noise: fewer
+tokens than a third of a full block, through the same parameters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from wamcore.reference.dit_layers import rope_angles, video_angles
 
 from . import data
