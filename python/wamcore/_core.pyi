@@ -141,6 +141,9 @@ class Session(Policy):
     @property
     def steps_run(self) -> list[int]: ...
 
+PHASES: tuple[str, ...]
+REASONS: tuple[str, ...]
+
 class JointLimits:
     def __init__(
         self,

@@ -112,6 +112,7 @@ def test_sync_waits_and_nothing_starves(tmp_path):
         (["--steps", "1000000"], "steps"),
         (["--episodes", "0"], "--episodes"),
         (["--delay", "-1"], "--delay"),
+        (["--execute", "17"], "at most 16"),
         (["--control-hz", "1"], "--control-hz"),
         (["nosuch"], "nosuch"),
     ],

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import sim
-from .._core import ActionChunk, Model, Observation, Policy, RobotError, Session, VirtualRunner
+from .._core import ActionChunk, ConfigError, Model, Observation, Policy, RobotError, Session, VirtualRunner
 from ..hal.mujoco import MuJoCo
 from ..viz import Film, JointTrace
 from ..viz.video import CAMERA, Shot, compose
@@ -26,15 +26,16 @@ class Settings:
     sync: bool = False
     servo_hz: float = 200.0
     delay: int | None = None  # control ticks; None: as measured
-    execute: int | None = None  # control ticks between two inferences; None: all rows that can be executed
+    execute: int | None = None  # control ticks between two inferences; None: half a chunk
+    steps: int | None = None  # flow steps; None: as the checkpoint says
 
 
 class Watched(Policy):
     """A session, with the clock stopped around every inference. Pictures are decoded after the clock has stopped."""
 
-    def __init__(self, session: Session, imagine: bool):
+    def __init__(self, session: Session):
         super().__init__()
-        self.session, self.imagine = session, imagine
+        self.session, self.imagine = session, False
         self.seconds: list[float] = []  # of each inference
         self.stages: list[dict[str, int]] = []  # ns of each inference
         self.decode_seconds: list[float] = []  # of the pictures for the video
@@ -99,25 +100,39 @@ class Episode:
     joints: JointTrace | None = None
 
 
+def offsets(model: Model, execute: int) -> list[int]:
+    """Control ticks of the frames of an observation when a chunk is replaced after `execute` ticks.
+
+    A checkpoint names them for chunks that are run to their end; those of shorter ones lie closer together.
+    """
+    return [round(tick * execute / model.horizon) for tick in model.embodiment.frame_offsets]
+
+
 class ClosedLoop:
     """One arm, one session, episode after episode in virtual time.
 
     Args:
         model: what to run; its embodiment must be the scene's.
-        session: on that model.
         settings: how.
-        film: where pictures go, or None.
     """
 
-    def __init__(self, model: Model, session: Session, settings: Settings, film: Film | None):
-        self.model, self.session, self.settings, self.film = model, session, settings, film
+    def __init__(self, model: Model, settings: Settings):
+        self.model, self.settings, self.film = model, settings, None
+        self.execute = settings.execute or max(1, model.horizon // 2)
+        if self.execute > model.horizon:
+            raise ConfigError(f"--execute: wanted at most {model.horizon} ticks, a chunk, got {self.execute}")
+        self.session = Session(model, steps=settings.steps, frame_offsets=offsets(model, self.execute))
         self.world = sim.Tabletop()
         self.tick = 1.0 / model.embodiment.control_hz  # s
         sizes = {name: (height, width) for name, height, width in model.embodiment.cameras}
         self.hal = MuJoCo(self.world, cameras=sizes)
-        self.policy = Watched(session, film is not None)
+        self.policy = Watched(self.session)
         self.delay = settings.delay if settings.delay is not None else 0
         self.delay_source = "given"
+
+    def show(self, film: Film) -> None:
+        """From now on, pictures go into `film`."""
+        self.film, self.policy.imagine = film, True
 
     def close(self) -> None:
         """Frees the renderer."""
@@ -143,12 +158,11 @@ class ClosedLoop:
 
     def options(self) -> dict:
         """Options of the runner."""
-        horizon, s = self.model.horizon, self.settings
-        whole = horizon if s.sync else max(1, horizon - self.delay)  # a chunk is executed to its end
+        s = self.settings
         return {
             "control_hz": s.servo_hz,
             "mode": "sync" if s.sync else "async_blend",
-            "execute_horizon": s.execute or whole,
+            "execute_horizon": self.execute,
             "record": max(TIME_LIMIT.values()) + 5.0,
             "delay_ticks": 0 if s.sync else self.delay,
         }

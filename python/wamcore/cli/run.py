@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._core import ConfigError, Session
+from .._core import ConfigError
 from ..loading import find, load
 from . import machine
 from .tables import quantiles, stage_quantiles, table, wilson
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="K", help="flow steps of a chunk (default: as the checkpoint says)")
     add("--sync", action="store_true", help="the arm waits for each chunk instead of moving on meanwhile")
     add("--delay", type=int, metavar="TICKS", help="control ticks an inference takes (default: measured here first)")
-    add("--execute", type=int, metavar="TICKS", help="control ticks between inferences (default: a chunk to its end)")
+    add("--execute", type=int, metavar="TICKS", help="control ticks between inferences (default: half a chunk)")
     add("--control-hz", type=float, default=200.0, metavar="HZ", help="servo rate (default: 200)")
     add("--device", default="auto", help='"auto", "cpu" or "cpu-ops"')
     add("--threads", type=int, default=0, help="to compute with (default: all cores)")
@@ -83,12 +83,13 @@ def run(args: argparse.Namespace) -> int:
 
     folder = args.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
     model = load(args.model, device=args.device, threads=args.threads)
-    session = Session(model, steps=args.steps)
     check_robot(model)
+    settings = Settings(args.sync, args.control_hz, args.delay, args.execute, args.steps)
+    loop = ClosedLoop(model, settings)
     folder.mkdir(parents=True, exist_ok=True)
     film = None if args.no_video else open_film(folder, model.embodiment.control_hz)
-    settings = Settings(sync=args.sync, servo_hz=args.control_hz, delay=args.delay, execute=args.execute)
-    loop = ClosedLoop(model, session, settings, film)
+    if film is not None:
+        loop.show(film)
     began = time.perf_counter()
     try:
         if args.delay is None and not args.sync:
@@ -196,7 +197,8 @@ def summarise(args: argparse.Namespace, model, loop, episodes: list, wall: float
             "mode": "sync" if args.sync else "async_blend",
             "delay_ticks": 0 if args.sync else loop.delay,
             "delay_source": "none" if args.sync else loop.delay_source,
-            "execute_ticks": loop.options()["execute_horizon"],
+            "execute_ticks": loop.execute,
+            "frame_offsets": list(loop.session.frame_offsets()),
             "clock": "virtual",
         },
         "tasks": tasks,
