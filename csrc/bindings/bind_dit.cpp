@@ -169,6 +169,15 @@ struct Dit {
   }
 };
 
+// (name, shape) of every tensor that a checkpoint of this configuration must hold.
+std::vector<std::pair<std::string, Shape>> dit_keys(const std::string& config, std::pair<int64_t, int64_t> grid) {
+  const json::Value document = json::parse(config, "config");
+  const DreamZero model(read_dit_config({document, "config"}), {grid.first, grid.second}, "");
+  std::vector<std::pair<std::string, Shape>> out;
+  for (const WeightSpec& w : model.weights().specs()) out.emplace_back(w.name, w.shape);
+  return out;
+}
+
 }  // namespace
 
 void bind_dit(py::module_& m) {
@@ -197,6 +206,8 @@ Raises:
            "Caches K/V of rows [rows, dim] past the embeddings; group 0 is text, 1 image.")
       .def("block", &Dit::block, py::arg("layer"), py::arg("registers"), py::arg("x"), py::arg("e0"), py::arg("rope"),
            py::arg("past"), "One layer on given rows, e0 [tokens, 6 dim], rope (cos, sin) and past (keys, values).")
+      .def_static("keys", &dit_keys, py::arg("config"), py::arg("grid"),
+                  "(name, shape) of every tensor of a checkpoint.")
       .def("memory", &Dit::memory, py::arg("layer"), "Keys and values of a layer in order, [rows, dim] each.")
       .def(
           "clear", [](Dit& d) { d.denoiser->clear_memory(); }, "Forgets all frames.")

@@ -147,3 +147,26 @@ def test_training_mask(case, device):
     action = np.concatenate([out[f"action{b}.out"] for b in range(1, blocks + 1)])
     golden.check(video, tensors["video_pred"][0], TOLERANCE, "video_pred")
     golden.check(action, tensors["action_pred"][0], TOLERANCE, "action_pred")
+
+
+COMMON = dict(text_len=512, text_dim=4096, freq_dim=256, max_chunk_size=4, num_frame_per_block=2,
+              num_action_per_block=24, num_state_per_block=1, action_dim=32, max_state_dim=64,
+              hidden_size=1024, eps=1e-6, patch_size=[1, 2, 2],
+              clip_dim=1280, clip_tokens=257, qk_norm=True, cross_attn_norm=True, local_attn_size=9)  # fmt: skip
+FULL_SIZE = {
+    "dit_14b": ((44, 80), dict(model_type="i2v", frame_seqlen=880, in_dim=36, out_dim=16, dim=5120, ffn_dim=13824,
+                               num_heads=40, num_layers=40, concat_first_frame_latent=True)),
+    "dit_5b": ((10, 20), dict(model_type="ti2v", frame_seqlen=50, in_dim=48, out_dim=48, dim=3072, ffn_dim=14336,
+                              num_heads=24, num_layers=30, concat_first_frame_latent=False)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_keys_of_the_published_checkpoints(name):
+    """Every tensor of the real checkpoints is asked for under its name and shape, and no other."""
+    table = next((f.parent / "keys" / f"{name}.json" for f in golden.folders() if (f.parent / "keys").is_dir()), None)
+    if table is None or not table.exists():
+        golden.skip("no key tables")
+    grid, config = FULL_SIZE[name]
+    ours = {k: list(shape) for k, shape in _core.components.Dit.keys(json.dumps(COMMON | config), grid)}
+    assert ours == json.loads(table.read_text())
