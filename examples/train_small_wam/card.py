@@ -51,7 +51,7 @@ def collect(checkpoint: Path, out: Path) -> dict:
         "parameters": parts,
         "dtype": dtype,
         "file_mb": round((checkpoint / "model.safetensors").stat().st_size / 1e6, 1),
-        "transformer": {k: DIT[k] for k in ("dim", "num_heads", "num_layers", "ffn_dim", "frame_seqlen")},
+        "transformer": {k: DIT[k] for k in ("dim", "num_heads", "num_layers", "ffn_dim", "frame_seqlen", "in_dim")},
         "codec": read("codec.json"),
         "training": read("training.json"),
         "evaluation": read("evaluation.json"),
@@ -75,7 +75,7 @@ def markdown(facts: dict) -> str:
         f"* transformer: {shape['num_layers']} layers, width {shape['dim']}, {shape['num_heads']} heads, feed-forward "
         f"{shape['ffn_dim']}; {parts['transformer'] / 1e6:.2f} M parameters",
         f"* text: 2-layer umT5-form encoder over words, trained along; {parts['text encoder'] / 1e6:.2f} M parameters",
-        f"* codec: causal VAE in the form of Wan 2.2, 64x96 pixels to 4x6x48 latents, {shape['frame_seqlen']} tokens "
+        f"* codec: causal VAE in the form of Wan 2.2, 64x96 pixels to 4x6x{shape['in_dim']} latents, {shape['frame_seqlen']} tokens "
         f"a frame; {parts['codec'] / 1e6:.2f} M parameters. Of every 3-tap convolution in time only the present tap "
         "is used, the others are exactly zero: each frame is coded on its own.",
         f"* stored as {facts['dtype']}, {facts['file_mb']} MB; all figures below are of these stored weights",
@@ -94,7 +94,7 @@ def markdown(facts: dict) -> str:
         lines += [
             f"* windows of 4 blocks look back with a stride of {', '.join(map(str, STRIDES))} ticks, since a runtime "
             "may replan before a chunk has ended",
-            "* `python -m examples.train_small_wam --out DIR` repeats it; results vary a little between machines",
+            "* `python -m examples.train_small_wam --out DIR` trains such a model",
             "",
         ]
     lines += ["This page is written by `examples/train_small_wam/card.py`.", ""]
