@@ -7,6 +7,7 @@
 #include "wamcore/kernels/conv.h"
 #include "wamcore/kernels/frames.h"
 #include "wamcore/kernels/norm.h"
+#include "wamcore/kernels/resample.h"
 
 namespace wam::kernels {
 namespace {
@@ -125,6 +126,18 @@ void repeat_up_ref(const RepeatUpParams& p) {
             p.y[place(p.at_y, i * p.square + b, j * p.square + q, o)] +=
                 repeated[size_t(((o * p.time + p.at) * p.square + b) * p.square + q)];
     }
+}
+
+void resample_ref(const ResampleParams& p) {
+  const ResampleWeights& a = *p.weights;
+  for (int64_t o = 0; o < p.outer; ++o)
+    for (int64_t t = 0; t < a.to; ++t)
+      for (int64_t c = 0; c < p.inner; ++c) {
+        double sum = 0;
+        for (int64_t q = 0; q < a.count[size_t(t)]; ++q)
+          sum += double(p.x[o * p.ldx + (a.first[size_t(t)] + q) * p.inner + c]) * a.weight[size_t(t * a.taps + q)];
+        p.y[o * p.ldy + t * p.inner + c] = float(sum);
+      }
 }
 
 }  // namespace wam::kernels

@@ -5,6 +5,7 @@
 #include "wamcore/kernels/conv.h"
 #include "wamcore/kernels/frames.h"
 #include "wamcore/kernels/norm.h"
+#include "wamcore/kernels/resample.h"
 
 using namespace wam::kernels;
 
@@ -208,6 +209,64 @@ TEST(shortcuts_around_stages) {
                              .square = square,
                              .at = pick(0, time - 1)},
               h * w * square * square * out, 0);
+    }
+  }
+}
+
+TEST(resample_along_either_axis) {
+  for (int round = 0; round < 45; ++round) {
+    const auto kind = Resampling(round % 3);
+    const int64_t from = pick(1, 40), to = pick(1, 40), outer = pick(1, 5), inner = round % 2 ? pick(1, 4) : pick(16, 50);
+    const auto x = randn(outer * from * inner);
+    const ResampleWeights weights = resample_weights(from, to, kind);
+    compare(resample, resample_ref,
+            ResampleParams{.x = x.data(),
+                           .outer = outer,
+                           .inner = inner,
+                           .ldx = from * inner,
+                           .ldy = to * inner,
+                           .weights = &weights},
+            outer * to * inner);
+  }
+}
+
+// The formula of the triangle, in float64.
+double triangle(int64_t from, int64_t to, int64_t i, int64_t j) {
+  const double scale = double(from) / double(to), reach = std::max(scale, 1.0), center = (double(i) + 0.5) * scale;
+  double total = 0;
+  for (int64_t k = 0; k < from; ++k) total += std::max(0.0, 1 - std::abs(double(k) + 0.5 - center) / reach);
+  return std::max(0.0, 1 - std::abs(double(j) + 0.5 - center) / reach) / total;
+}
+
+// The weight of a sample at a distance from the position, in float64.
+double kernel_at(Resampling kind, double distance) {
+  const double d = std::abs(distance);
+  if (kind == Resampling::bilinear) return std::max(0.0, 1 - d);
+  if (d <= 1) return 1.25 * d * d * d - 2.25 * d * d + 1;
+  return d < 2 ? -0.75 * (d * d * d - 5 * d * d + 8 * d - 4) : 0;
+}
+
+TEST(resample_weights_follow_their_formula) {
+  for (int round = 0; round < 60; ++round) {
+    const int64_t from = pick(1, 90), to = pick(1, 90);
+    for (const auto kind : {Resampling::antialiased, Resampling::bilinear, Resampling::bicubic}) {
+      const ResampleWeights a = resample_weights(from, to, kind);
+      for (int64_t i = 0; i < to; ++i) {
+        std::vector<double> dense(static_cast<size_t>(from));
+        double sum = 0;
+        CHECK(a.first[size_t(i)] >= 0 && a.first[size_t(i)] + a.count[size_t(i)] <= from);
+        for (int64_t q = 0; q < a.count[size_t(i)]; ++q) {
+          const double w = a.weight[size_t(i * a.taps + q)];
+          dense[size_t(a.first[size_t(i)] + q)] += w;
+          sum += w;
+        }
+        CHECK_NEAR(sum, 1, 1e-5);
+        const double exact = (double(i) + 0.5) * double(from) / double(to) - 0.5;
+        if (kind == Resampling::antialiased)
+          for (int64_t j = 0; j < from; ++j) CHECK_NEAR(dense[size_t(j)], triangle(from, to, i, j), 1e-4);
+        else if (exact >= 1 && exact <= double(from) - 3)  // away from the borders
+          for (int64_t j = 0; j < from; ++j) CHECK_NEAR(dense[size_t(j)], kernel_at(kind, double(j) - exact), 1e-4);
+      }
     }
   }
 }
