@@ -23,5 +23,6 @@ PYBIND11_MODULE(_core, m) {
   auto components = m.def_submodule("components", "Parts of a model by themselves, for comparison and debugging.");
   wam::bindings::bind_dit(components);
   wam::bindings::bind_encoders(components);
-  wam::bindings::bind_components(components);
+  wam::bindings::bind_codecs(components);
+  wam::bindings::bind_preprocess(components);
 }

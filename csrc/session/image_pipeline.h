@@ -5,13 +5,13 @@
 
 #include "wamcore/embodiment.h"
 #include "wamcore/export.h"
+#include "wamcore/kernels/resample.h"
 #include "wamcore/observation.h"
 
 namespace wam {
 
 /// Camera frames to the one picture the model was trained on: centre crop, antialiased resize, views put side by side,
-/// scaled to [-1, 1], perhaps resized once more. The same float32 arithmetic as PyTorch, so that bytes come out the
-/// same.
+/// scaled to [-1, 1], perhaps resized once more. The bytes in between are those that PyTorch computes on a CPU.
 class WAMCORE_API ImagePipeline {
  public:
   /// `target_height`, `target_width`: final size of the picture; 0: as composed.
@@ -31,30 +31,23 @@ class WAMCORE_API ImagePipeline {
   int composed_width() const { return composed_[1]; }
 
  private:
-  // Weights of one axis: each target sample reads `count` source samples from `first`.
-  struct Axis {
-    int from = 0, to = 0, most = 0;
-    std::vector<int> first, count;
-    std::vector<float> weight;  // [to, most]
-  };
   struct View {
     std::string name;
     int height = 0, width = 0;  // of the camera
     int top = 0, left = 0, crop_height = 0, crop_width = 0;
     bool as_it_is = false;  // neither cropped nor resized
-    Axis rows, cols;
+    kernels::ResampleWeights rows, cols;
   };
-  static Axis antialiased(int from, int to);
-  static Axis plain(int from, int to);
   [[noreturn]] void unknown_camera(const std::string& name) const;
   void resize_view(const View& view, const uint8_t* rgb);
   void place(size_t view, uint8_t* picture) const;
+  void scale(const uint8_t* picture, float* out);
 
   std::vector<View> views_;
   std::string composition_;
   int view_[2], composed_[2], target_[2];
-  Axis target_rows_, target_cols_;
-  std::vector<float> wide_, row_;  // resize scratch
+  kernels::ResampleWeights target_rows_, target_cols_;
+  std::vector<float> source_, wide_, tall_;  // a picture before, half-way through and after a resize
   std::vector<uint8_t> small_, bytes_;
 };
 

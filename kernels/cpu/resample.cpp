@@ -39,12 +39,16 @@ void add_bilinear(ResampleWeights& a, int64_t i) {
   if (pair) a.weight.push_back(t);
 }
 
-double cubic(double d) { return d <= 1.0 ? (1.25 * d - 2.25) * d * d + 1.0 : -0.75 * (((d - 5.0) * d + 8.0) * d - 4.0); }
+double cubic(double d) {
+  return d <= 1.0 ? (1.25 * d - 2.25) * d * d + 1.0 : -0.75 * (((d - 5.0) * d + 8.0) * d - 4.0);
+}
 
 void add_bicubic(ResampleWeights& a, int64_t i) {
-  const double position = (static_cast<double>(i) + 0.5) * static_cast<double>(a.from) / static_cast<double>(a.to) - 0.5;
+  const double position =
+      (static_cast<double>(i) + 0.5) * static_cast<double>(a.from) / static_cast<double>(a.to) - 0.5;
   const int64_t base = static_cast<int64_t>(std::floor(position));
-  const int64_t first = std::clamp<int64_t>(base - 1, 0, a.from - 1), last = std::clamp<int64_t>(base + 2, 0, a.from - 1);
+  const int64_t first = std::clamp<int64_t>(base - 1, 0, a.from - 1),
+                last = std::clamp<int64_t>(base + 2, 0, a.from - 1);
   double weight[4] = {};
   for (int64_t k = base - 1; k <= base + 2; ++k)  // what lies outside counts as the border
     weight[std::clamp<int64_t>(k, 0, a.from - 1) - first] += cubic(std::fabs(position - static_cast<double>(k)));
@@ -102,9 +106,15 @@ ResampleWeights resample_weights(int64_t from, int64_t to, Resampling kind) {
   }
   for (int64_t i = 0; i < to; ++i) {
     switch (kind) {
-      case Resampling::antialiased: add_antialiased(a, i); break;
-      case Resampling::bilinear: add_bilinear(a, i); break;
-      case Resampling::bicubic: add_bicubic(a, i); break;
+      case Resampling::antialiased:
+        add_antialiased(a, i);
+        break;
+      case Resampling::bilinear:
+        add_bilinear(a, i);
+        break;
+      case Resampling::bicubic:
+        add_bicubic(a, i);
+        break;
     }
     a.weight.resize(static_cast<size_t>((i + 1) * a.taps));
   }

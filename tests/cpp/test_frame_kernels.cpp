@@ -216,17 +216,15 @@ TEST(shortcuts_around_stages) {
 TEST(resample_along_either_axis) {
   for (int round = 0; round < 45; ++round) {
     const auto kind = Resampling(round % 3);
-    const int64_t from = pick(1, 40), to = pick(1, 40), outer = pick(1, 5), inner = round % 2 ? pick(1, 4) : pick(16, 50);
+    const int64_t from = pick(1, 40), to = pick(1, 40), outer = pick(1, 5),
+                  inner = round % 2 ? pick(1, 4) : pick(16, 50);
     const auto x = randn(outer * from * inner);
     const ResampleWeights weights = resample_weights(from, to, kind);
-    compare(resample, resample_ref,
-            ResampleParams{.x = x.data(),
-                           .outer = outer,
-                           .inner = inner,
-                           .ldx = from * inner,
-                           .ldy = to * inner,
-                           .weights = &weights},
-            outer * to * inner);
+    compare(
+        resample, resample_ref,
+        ResampleParams{
+            .x = x.data(), .outer = outer, .inner = inner, .ldx = from * inner, .ldy = to * inner, .weights = &weights},
+        outer * to * inner);
   }
 }
 

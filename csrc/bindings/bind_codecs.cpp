@@ -1,4 +1,4 @@
-// Codecs, encoders and preprocessing by themselves, for whoever compares them with PyTorch.
+// The video codec by itself, for whoever compares it with PyTorch: components.Vae.
 #include <pybind11/stl.h>
 
 #include "arrays.h"
@@ -135,6 +135,6 @@ void bind_vae(py::module_& m) {
 
 }  // namespace
 
-void bind_components(py::module_& m) { bind_vae(m); }
+void bind_codecs(py::module_& m) { bind_vae(m); }
 
 }  // namespace wam::bindings
