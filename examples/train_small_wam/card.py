@@ -75,9 +75,9 @@ def markdown(facts: dict) -> str:
         f"* transformer: {shape['num_layers']} layers, width {shape['dim']}, {shape['num_heads']} heads, feed-forward "
         f"{shape['ffn_dim']}; {parts['transformer'] / 1e6:.2f} M parameters",
         f"* text: 2-layer umT5-form encoder over words, trained along; {parts['text encoder'] / 1e6:.2f} M parameters",
-        f"* codec: causal VAE in the form of Wan 2.2, 64x96 pixels to 4x6x{shape['in_dim']} latents, {shape['frame_seqlen']} tokens "
-        f"a frame; {parts['codec'] / 1e6:.2f} M parameters. Of every 3-tap convolution in time only the present tap "
-        "is used, the others are exactly zero: each frame is coded on its own.",
+        f"* codec: causal VAE in the form of Wan 2.2, 64x96 pixels to 4x6x{shape['in_dim']} latents, "
+        f"{shape['frame_seqlen']} tokens a frame; {parts['codec'] / 1e6:.2f} M parameters. Of every 3-tap "
+        "convolution in time only the present tap is used, the others are exactly zero: each frame is coded alone.",
         f"* stored as {facts['dtype']}, {facts['file_mb']} MB; all figures below are of these stored weights",
         "* a block is 0.8 s: 2 latent frames (after 8 and 16 ticks of 50 ms), 16 joint targets, 1 state",
         "",

@@ -19,6 +19,7 @@ from .text import tokenize, vocabulary
 from .windows import Statistics
 
 CHUNKS = {"touch": 6, "moving": 8, "push": 12}  # an episode's limit
+PIXEL_WORLDS = 16  # worlds of a batch whose pictures are compared: decoding is dear
 MOVED = 0.15  # a pixel, -1..1, that differs by more from the last picture seen counts as moving
 
 
@@ -42,6 +43,11 @@ class Policy:
         self.rows = self.text.prompt_embedding(ids, (ids != 0).long())
         self.sampler, self.random = sampler, torch.Generator().manual_seed(seed)
         self.cache, self.start = None, 0
+
+    def select(self, keep: torch.Tensor) -> None:
+        """Goes on with some of the worlds, bool [B]."""
+        self.rows = self.rows[keep]
+        self.cache = self.cache and [(k[keep], v[keep]) for k, v in self.cache]
 
     def act(self, latents: torch.Tensor, q: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         """The next block.
@@ -102,66 +108,78 @@ def camera() -> SceneCamera:
 
 @torch.no_grad()
 def run(policy: Policy, task: str, seeds: range, sampler: Sampler, blind: bool = False, strips: int = 0) -> Outcome:
-    """Runs one episode per seed, every chunk to its end; `blind` takes the colour out of the instruction."""
+    """Runs one episode per seed, every chunk to its end; `blind` takes the colour out of the instruction.
+
+    Worlds leave the batch when they are decided, except the first `strips`, whose pictures are kept.
+    """
     view = camera()
-    batch, out = worlds(task, seeds, view), Outcome()
-    texts = ["touch the thing" if blind and task != "push" else w.instruction for w in batch]
-    texts = ["push the thing" if blind and task == "push" else t for t in texts]
-    policy.begin(texts, sampler, seed=int(seeds[0]))
-    picture = np.stack([w.frame() for w in batch])
+    everyone, out = worlds(task, seeds, view), Outcome()
+    thing = "push the thing" if task == "push" else "touch the thing"
+    policy.begin([thing if blind else w.instruction for w in everyone], sampler, seed=int(seeds[0]))
+    batch, picture = everyone, np.stack([w.frame() for w in everyone])
     latents = policy.vae.encode_frame(to_tensor(picture))[:, None]
     rows = [[p] for p in picture[:strips]], [[p] for p in picture[:strips]]
     for _ in range(CHUNKS[task]):
         live = np.array([not w.done for w in batch])
-        if not live[: max(strips, 0)].any() and not live.any():
+        keep = live | (np.arange(len(batch)) < strips)
+        if not live.any() or not keep.any():
             break
+        batch, latents, picture = [w for w, k in zip(batch, keep, strict=True) if k], latents[keep], picture[keep]
+        policy.select(torch.from_numpy(keep))
         predicted, targets = policy.act(latents, np.stack([w.q for w in batch]))
-        pictures = _execute(batch, targets, picture, range(strips))
+        pictures = _execute(batch, targets)
         seen = policy.vae.encode_frame(to_tensor(pictures.reshape(-1, *picture.shape[1:])))
         seen = seen.unflatten(0, (len(batch), 2))
-        _compare(out, policy.vae, predicted, seen, latents[:, -1:], pictures, picture, live)
-        shown = to_image(policy.vae.decode_frame(predicted.flatten(0, 1)))
-        for row, images in zip(rows, (shown, pictures), strict=True):
-            images = images.reshape(pictures.shape)
-            for i in range(strips):
-                row[i].extend(images[i])
+        _compare(out, policy.vae, Seen(predicted, seen, latents[:, -1:], pictures, picture), live[keep])
+        for i in range(strips):
+            rows[0][i].extend(to_image(policy.vae.decode_frame(predicted[i])))
+            rows[1][i].extend(pictures[i])
         latents, picture = seen, pictures[:, -1]
-    out.success = [w.success is True for w in batch]
-    out.wrong = [w.success is False for w in batch]
-    out.ticks = [w.tick for w in batch]
+    out.success = [w.success is True for w in everyone]
+    out.wrong = [w.success is False for w in everyone]
+    out.ticks = [w.decided_at or w.tick for w in everyone]
     out.strip = [np.stack([np.concatenate(row[i], 1) for row in rows]) for i in range(strips)]
     view.close()
     return out
 
 
-def _execute(batch: list[Tabletop], targets: np.ndarray, last: np.ndarray, always: range) -> np.ndarray:
-    """Runs a chunk in the worlds that are not decided (and in those of `always`); pictures after 8 and 16 ticks."""
-    pictures = np.stack([last, last], 1)
-    for i, w in enumerate(batch):
-        if w.done and i not in always:
-            continue
-        for tick in range(HORIZON):
-            w.step(np.clip(targets[i, tick], w.position_min, w.position_max))
-            if tick % 8 == 7:
-                pictures[i, tick // 8] = w.frame()
-    return pictures
+def _execute(batch: list[Tabletop], targets: np.ndarray) -> np.ndarray:
+    """Runs a chunk in every world; pictures after 8 and 16 ticks, uint8 [B, 2, H, W, 3]."""
+    pictures = []
+    for w, chunk in zip(batch, targets, strict=True):
+        for tick, target in enumerate(chunk, 1):
+            w.step(np.clip(target, w.position_min, w.position_max))
+            if tick % (HORIZON // 2) == 0:
+                pictures.append(w.frame())
+    return np.stack(pictures).reshape(len(batch), 2, *pictures[0].shape)
 
 
-def _compare(out: Outcome, vae, predicted, seen, before, pictures, picture, live) -> None:
+@dataclass
+class Seen:
+    """A block: what was predicted, what came, and what was seen last before it."""
+
+    predicted: torch.Tensor  # latents [B, 2, z, h, w]
+    latents: torch.Tensor  # [B, 2, z, h, w]
+    before: torch.Tensor  # [B, 1, z, h, w]
+    pictures: np.ndarray  # uint8 [B, 2, H, W, 3]
+    picture: np.ndarray  # uint8 [B, H, W, 3]
+
+
+def _compare(out: Outcome, vae: CausalVae, block: Seen, live: np.ndarray) -> None:
     """Errors of the predicted block and, for scale, of repeating the last picture and of the codec itself."""
-    live = torch.from_numpy(live)
-    if not live.any():
-        return
-    out.note("latent", ((predicted - seen) ** 2).mean((2, 3, 4))[live])
-    out.note("latent_copy", ((before - seen) ** 2).mean((2, 3, 4))[live])
-    real = to_tensor(pictures.reshape(-1, *picture.shape[1:])).unflatten(0, (-1, 2))[live]
-    copy = to_tensor(picture)[:, None][live]
+    chosen = torch.from_numpy(live)
+    out.note("latent", ((block.predicted - block.latents) ** 2).mean((2, 3, 4))[chosen])
+    out.note("latent_copy", ((block.before - block.latents) ** 2).mean((2, 3, 4))[chosen])
+    some = np.flatnonzero(live)[:PIXEL_WORLDS]
+    real = to_tensor(block.pictures[some].reshape(-1, *block.picture.shape[1:])).unflatten(0, (-1, 2))
+    copy = to_tensor(block.picture[some])[:, None]
     moved = ((real - copy).abs().amax(2, keepdim=True) > MOVED).float()
     share = moved.sum((2, 3, 4)) * 3
-    for name, z in (("model", predicted), ("codec", seen)):
-        image = vae.decode_frame(z[live].flatten(0, 1)).clamp(-1, 1).unflatten(0, (-1, 2))
+    images = {"copy": copy}
+    for name, z in (("model", block.predicted), ("codec", block.latents)):
+        images[name] = vae.decode_frame(z[some].flatten(0, 1)).clamp(-1, 1).unflatten(0, (-1, 2))
+    for name, image in images.items():
         out.note(f"moving_{name}", (((image - real) ** 2) * moved).sum((2, 3, 4))[share > 0] / share[share > 0])
-    out.note("moving_copy", (((copy - real) ** 2) * moved).sum((2, 3, 4))[share > 0] / share[share > 0])
 
 
 def baseline(task: str, seeds: range, kind: str) -> Outcome:
@@ -177,6 +195,6 @@ def baseline(task: str, seeds: range, kind: str) -> Outcome:
                 break
         out.success.append(w.success is True)
         out.wrong.append(w.success is False)
-        out.ticks.append(w.tick)
+        out.ticks.append(w.decided_at or w.tick)
     view.close()
     return out

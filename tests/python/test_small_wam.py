@@ -1,12 +1,15 @@
-"""The fast forward of training against the reference with its cache, on random weights."""
+"""The fast forward of training against the reference with its cache; the bundled model."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 if importlib.util.find_spec("mujoco") is None:  # not imported here: wamcore.sim chooses its GL first
     pytest.skip("mujoco is not installed", allow_module_level=True)
+
+import wamcore  # noqa: E402
 
 from examples.train_small_wam.model import BLOCKS, DIT, SmallWam  # noqa: E402
 
@@ -42,3 +45,27 @@ def test_orthogonalise_brings_singular_values_near_one():
     for shape in ((3, 16, 16), (2, 8, 24), (2, 24, 8)):
         values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
         assert values.max() < 1.3 and values.median() > 0.6
+
+
+def bundled():
+    return Path(wamcore.__file__).parent / "models" / "tabletop"
+
+
+def test_bundled_codec_uses_the_present_tap_only():
+    from safetensors import safe_open
+
+    with safe_open(bundled() / "model.safetensors", "pt") as file:
+        for name in file.keys():
+            tensor = file.get_tensor(name)
+            assert torch.isfinite(tensor.float()).all(), name
+            if name.startswith("action_head.vae.") and tensor.ndim == 5 and tensor.shape[2] == 3:
+                assert not tensor[:, :, :2].any(), name
+
+
+def test_bundled_model_touches_named_blocks():
+    from examples.train_small_wam.evaluate import load_policy, sampler_of
+    from examples.train_small_wam.rollout import run
+
+    torch.set_num_threads(1)
+    out = run(load_policy(bundled()), "touch", range(8), sampler_of(bundled(), steps=2))
+    assert sum(out.success) >= 6

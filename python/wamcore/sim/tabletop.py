@@ -136,6 +136,7 @@ class Tabletop:
     def _begin(self, task: Task) -> None:
         self.task = task
         self.success: bool | None = None  # None until the episode is decided
+        self.decided_at: int | None = None  # tick
         self.touched: int | None = None
         self._over = [abs(self.block(i)[1]) > scene.LINE_Y for i in range(3)]
         self._steps = 0
@@ -212,6 +213,7 @@ class Tabletop:
             self.touched = self._contact()
         if self.success is None:
             self.success = self._judge()
+            self.decided_at = None if self.success is None else self.tick
 
     def _glide(self) -> None:
         """Holds each block at its velocity; they turn at the bounds and before each other, stop at a touch."""
