@@ -137,7 +137,7 @@ def _results(e: dict) -> list[str]:
         "",
         "![Predicted above actual, the first column is the picture the episode starts from](prediction.png)",
         "",
-        "More steps make sharper pictures, not smaller errors: PSNR prefers the blurred mean.",
+        "One step gives the mean of what may come, more steps a sharper sample of it: they need not lower the error.",
         "",
     ]
     return lines
