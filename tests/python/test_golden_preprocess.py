@@ -1,4 +1,4 @@
-"""Preprocessing and postprocessing in C++ against golden data: pictures and prompts exactly, numbers within tolerance."""
+"""Pre- and postprocessing in C++ against golden data: pictures and prompts exactly, numbers within tolerance."""
 
 import json
 
