@@ -1,5 +1,8 @@
 """wamcore._kernels: operations on arrays. Every operation and its definition against numpy, on fresh random inputs."""
 
+import ast
+import operator
+
 import numpy as np
 import pytest
 import wamcore
@@ -146,3 +149,17 @@ def test_unknown_names():
         kernels.Ops("tpu")
     with pytest.raises(wamcore.DeviceError, match="threads"):
         kernels.Ops("cpu", threads=-1)
+
+
+def test_the_stub_describes_the_module(root):
+    tree = ast.parse((root / "python/wamcore/_kernels.pyi").read_text())
+    ops = next(node for node in tree.body if isinstance(node, ast.ClassDef))
+    stubs = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert set(stubs) == {n for n in dir(kernels) if callable(getattr(kernels, n)) and n != "Ops" and n[0] != "_"}
+    stubs |= {f"Ops.{node.name}": node for node in ops.body if isinstance(node, ast.FunctionDef)}
+    assert {n for n in stubs if "." in n} == {f"Ops.{n}" for n in dir(kernels.Ops) if n[0] != "_"} | {"Ops.__init__"}
+    for name, stub in stubs.items():
+        signature = getattr(operator.attrgetter(name)(kernels), "__doc__", "").split("\n")[0]
+        if "(" in signature:  # properties have none
+            at = [signature.find(f"{arg.arg}: ") for arg in stub.args.args if arg.arg != "self"]
+            assert at == sorted(at) and -1 not in at, f"{name}: the stub differs from {signature}"
