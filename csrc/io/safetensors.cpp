@@ -75,7 +75,10 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : file_(open_weights(p
     mapped_ = static_cast<const std::byte*>(pages);
   }
   try {
-    parse_header();
+    const std::string header = read_header();
+    const uint64_t data_begin = sizeof(uint64_t) + header.size();
+    parse_header(header, data_begin);
+    check_tiling(data_begin);
   } catch (const ConfigError& e) {
     throw WeightError(e.what());
   } catch (const ShapeError& e) {
@@ -96,7 +99,7 @@ SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
 
 void SafetensorsFile::fail(const std::string& what) const { throw WeightError(path() + ": " + what); }
 
-void SafetensorsFile::parse_header() {
+std::string SafetensorsFile::read_header() const {
   uint64_t header_bytes = 0;
   if (size() < sizeof header_bytes) fail("wanted a header size in 8 bytes, the file has " + std::to_string(size()));
   read_file(0, &header_bytes, sizeof header_bytes);
@@ -110,14 +113,20 @@ void SafetensorsFile::parse_header() {
   std::string text(header_bytes, '\0');
   read_file(sizeof header_bytes, text.data(), text.size());
   if (text.empty() || text.front() != '{') fail("the header does not start with '{'");
-  text.erase(text.find_last_not_of(' ') + 1);
-  if (text.back() != '}') fail("the header does not end with '}' and spaces");
+  if (text[text.find_last_not_of(' ')] != '}') fail("the header does not end with '}' and spaces");
+  return text;
+}
 
+void SafetensorsFile::parse_header(const std::string& text, uint64_t data_begin) {
   // the deepest value is a size: header, tensor, shape
   const json::Limits limits{.bytes = kMaxHeader, .values = kMaxTensors * 16, .depth = 3};
   const json::Value document = json::parse(text, path() + ": header", limits);
   const json::Node header(document, path());
-  for (const json::Member& member : document.get<json::Object>()->members()) {
+  const size_t count = header.object().members().size() - (header.object().find("__metadata__") ? 1 : 0);
+  if (count > kMaxTensors)
+    fail("wanted at most " + std::to_string(kMaxTensors) + " tensors, got " + std::to_string(count));
+  entries_.reserve(count);
+  for (const json::Member& member : header.object().members()) {
     const json::Node node(member.value, path() + ": " + quote(member.key));
     if (member.key == "__metadata__") {
       for (const json::Member& entry : node.object().members())
@@ -127,9 +136,9 @@ void SafetensorsFile::parse_header() {
     check_name(header, member.key);
     entries_.push_back(parse_entry(node, member.key, data_begin, size() - data_begin));
   }
-  if (entries_.size() > kMaxTensors)
-    fail("wanted at most " + std::to_string(kMaxTensors) + " tensors, got " + std::to_string(entries_.size()));
+}
 
+void SafetensorsFile::check_tiling(uint64_t data_begin) {
   std::sort(entries_.begin(), entries_.end(), [](const TensorEntry& a, const TensorEntry& b) {
     return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes);
   });

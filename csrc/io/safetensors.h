@@ -54,7 +54,9 @@ class WAMCORE_API SafetensorsFile {
   TensorView view(const TensorEntry& entry) const;
 
  private:
-  void parse_header();
+  std::string read_header() const;
+  void parse_header(const std::string& text, uint64_t data_begin);
+  void check_tiling(uint64_t data_begin);  // leaves entries_ sorted by name
   void read_file(uint64_t offset, void* out, size_t n) const;
   [[noreturn]] void fail(const std::string& what) const;
 
