@@ -18,7 +18,7 @@ void set_timesteps(FlowSchedule& s) {
 
 }  // namespace
 
-FlowSchedule flow_schedule(int steps, double shift) {
+FlowSchedule flow_schedule(int steps, double shift, double first) {
   if (steps < 1 || steps > kMostSteps)
     throw ConfigError("flow_schedule: steps must be 1 to " + std::to_string(kMostSteps) + ", got " +
                       std::to_string(steps));
@@ -26,7 +26,7 @@ FlowSchedule flow_schedule(int steps, double shift) {
     throw ConfigError("flow_schedule: shift must be positive, got " + std::to_string(shift));
   FlowSchedule out;
   for (int i = 0; i < steps; ++i) {
-    const double s = 0.999 * (1.0 - static_cast<double>(i) / steps);
+    const double s = first * (1.0 - static_cast<double>(i) / steps);
     out.sigma.push_back(shift * s / (1.0 + (shift - 1.0) * s));
   }
   out.sigma.push_back(0.0);

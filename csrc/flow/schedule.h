@@ -11,8 +11,11 @@ struct FlowSchedule {
   int steps() const { return static_cast<int>(timestep.size()); }
 };
 
-/// s_i = 0.999 (1 - i / steps), sigma = shift s / (1 + (shift - 1) s), ending at 0. Throws ConfigError.
-FlowSchedule flow_schedule(int steps, double shift);
+/// Where a solver's walk starts, before the shift. UniPC takes logarithms and cannot start at pure noise.
+inline constexpr double kFirstUnipc = 0.999, kFirstEuler = 1.0;
+
+/// s_i = first (1 - i / steps), sigma = shift s / (1 + (shift - 1) s), ending at 0. Throws ConfigError.
+FlowSchedule flow_schedule(int steps, double shift, double first);
 
 /// The same steps squeezed so that they end at `final_noise` instead of 0: the video of a decoupled schedule.
 FlowSchedule decoupled_schedule(const FlowSchedule& schedule, double final_noise);

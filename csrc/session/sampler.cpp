@@ -8,9 +8,15 @@
 namespace wam {
 namespace {
 
+SolverKind kind(const SampleConfig& c) { return c.solver == "euler" ? SolverKind::euler : SolverKind::unipc; }
+
+FlowSchedule schedule(const SampleConfig& c) {
+  return flow_schedule(c.steps, c.shift, kind(c) == SolverKind::euler ? kFirstEuler : kFirstUnipc);
+}
+
 // The video's noise levels: decoupled on request, never below stop_sigma.
 FlowSchedule video_schedule(const SampleConfig& c, const Imagine& imagine) {
-  FlowSchedule s = flow_schedule(c.steps, c.shift);
+  FlowSchedule s = schedule(c);
   if (c.decoupled) s = decoupled_schedule(s, c.video_final_noise);
   for (double& sigma : s.sigma) sigma = std::max(sigma, imagine.stop_sigma);
   for (size_t i = 0; i < s.timestep.size(); ++i) s.timestep[i] = static_cast<int>(1000.0 * s.sigma[i] + 1e-9);
@@ -27,8 +33,6 @@ int moving_steps(const FlowSchedule& s) {
 std::vector<double> first(const std::vector<double>& sigma, int steps) {
   return {sigma.begin(), sigma.begin() + steps + 1};
 }
-
-SolverKind kind(const SampleConfig& c) { return c.solver == "euler" ? SolverKind::euler : SolverKind::unipc; }
 
 Shape latents(const DreamZero& m) {
   return {m.config().out_dim, m.config().num_frame_per_block, m.grid().height, m.grid().width};
@@ -48,7 +52,7 @@ SampleConfig resolve(const SampleConfig& config, const SampleOptions& o) {
   c.decoupled = o.decoupled.value_or(c.decoupled);
   c.video_final_noise = o.video_final_noise.value_or(c.video_final_noise);
   c.seed = o.seed.value_or(c.seed);
-  flow_schedule(c.steps, c.shift);  // throws on bad steps or shift
+  schedule(c);  // throws on bad steps or shift
   if (c.solver != "unipc" && c.solver != "euler")
     throw ConfigError("SampleOptions: solver must be unipc or euler, got '" + c.solver + "'");
   if (!std::isfinite(c.guidance)) throw ConfigError("SampleOptions: guidance must be finite");
@@ -72,7 +76,7 @@ Sampler::Sampler(const SampleConfig& c, const Imagine& imagine, Denoiser& denois
       frames_(static_cast<int>(denoiser.model().config().num_frame_per_block)),
       imagined_(imagine.frames < 0 ? frames_ : std::min(imagine.frames, frames_)),
       video_schedule_(video_schedule(c, imagine)),
-      action_schedule_(flow_schedule(c.steps, c.shift)),
+      action_schedule_(schedule(c)),
       video_steps_(imagined_ > 0 ? moving_steps(video_schedule_) : 0),
       video_solver_(kind(c), first(video_schedule_.sigma, std::max(video_steps_, 1)), numel(latents(denoiser.model()))),
       action_solver_(kind(c), action_schedule_.sigma, numel(actions(denoiser.model()))),

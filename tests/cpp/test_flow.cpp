@@ -13,15 +13,17 @@ using namespace wam;
 
 TEST(timesteps_of_the_release) {
   const std::vector<int> sixteen = {999, 986, 972, 955, 937, 916, 892, 865, 833, 795, 749, 694, 624, 535, 416, 249};
-  CHECK(flow_schedule(16, 5.0).timestep == sixteen);
-  CHECK((flow_schedule(4, 5.0).timestep == std::vector<int>{999, 937, 833, 624}));
-  CHECK((flow_schedule(1, 5.0).timestep == std::vector<int>{999}));
-  const FlowSchedule s = decoupled_schedule(flow_schedule(4, 5.0), 0.8);
+  CHECK(flow_schedule(16, 5.0, kFirstUnipc).timestep == sixteen);
+  const FlowSchedule four = flow_schedule(4, 5.0, kFirstUnipc);
+  CHECK((four.timestep == std::vector<int>{999, 937, 833, 624}));
+  CHECK((flow_schedule(1, 5.0, kFirstUnipc).timestep == std::vector<int>{999}));
+  CHECK((flow_schedule(4, 5.0, kFirstEuler).timestep == std::vector<int>{1000, 937, 833, 625}));
+  const FlowSchedule s = decoupled_schedule(four, 0.8);
   CHECK_NEAR(s.sigma.back(), 0.8, 1e-12);
-  CHECK_NEAR(s.sigma.front(), flow_schedule(4, 5.0).sigma.front(), 1e-12);
-  CHECK_THROWS(flow_schedule(0, 5.0), ConfigError, "steps");
-  CHECK_THROWS(flow_schedule(1000000, 5.0), ConfigError, "1000000");
-  CHECK_THROWS(flow_schedule(4, -1.0), ConfigError, "shift");
+  CHECK_NEAR(s.sigma.front(), four.sigma.front(), 1e-12);
+  CHECK_THROWS(flow_schedule(0, 5.0, 1.0), ConfigError, "steps");
+  CHECK_THROWS(flow_schedule(1000000, 5.0, 1.0), ConfigError, "1000000");
+  CHECK_THROWS(flow_schedule(4, -1.0, 1.0), ConfigError, "shift");
   CHECK_THROWS(decoupled_schedule(s, 1.5), ConfigError, "final_noise");
 }
 
@@ -32,7 +34,8 @@ TEST(solvers_reach_the_data_of_a_straight_flow) {
   std::normal_distribution<float> normal;
   for (const SolverKind kind : {SolverKind::unipc, SolverKind::euler})
     for (const int steps : {1, 2, 3, 5, 16}) {
-      const FlowSchedule s = flow_schedule(steps, 5.0);
+      const double begin = kind == SolverKind::unipc ? kFirstUnipc : kFirstEuler;
+      const FlowSchedule s = flow_schedule(steps, 5.0, begin);
       std::vector<float> data(40), x(40), v(40);
       for (size_t i = 0; i < data.size(); ++i) data[i] = normal(rng), x[i] = normal(rng);
       Solver solver(kind, s.sigma, 40);

@@ -1,5 +1,7 @@
 """The C++ codecs and encoders against the PyTorch reference, at fresh random sizes."""
 
+import json
+
 import golden
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from wamcore._core import ConfigError, ShapeError, WeightError, components
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
+from wamcore.reference.clip import ClipVision  # noqa: E402
 from wamcore.reference.vae import CausalVae  # noqa: E402
 
 FORWARD = 1e-4
@@ -76,6 +79,50 @@ def test_vae(version, threads, rng, tmp_path):
         golden.check(vae.encode(video), want, FORWARD, "latents")
         want = reference.decode(want[None], clamp=False)[0].permute(1, 2, 3, 0)
         golden.check(vae.decode(vae.encode(video), clamp=False), want, FORWARD, "frames")
+
+
+def random_clip(rng):
+    patch, heads = int(rng.integers(2, 15)), int(rng.integers(1, 5))
+    return {
+        "embed_dim": int(rng.integers(1, 40)),
+        "image_size": patch * int(rng.integers(1, 7)),
+        "patch_size": patch,
+        "vision_dim": heads * int(rng.integers(3, 30)),
+        "vision_mlp_ratio": int(rng.integers(1, 5)),
+        "vision_heads": heads,
+        "vision_layers": int(rng.integers(2, 6)),
+    }
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("device", ["cpu", "cpu-ops"])
+def test_clip(device, threads, rng, tmp_path):
+    for _ in range(3):
+        config = random_clip(rng)
+        reference = ClipVision(config)
+        path = save(reference, tmp_path / "clip.safetensors")
+        tower = components.ClipVision(json.dumps(config), path, device=device, threads=threads)
+        height, width = (int(n) for n in rng.integers(1, 90, 2))  # smaller and larger than image_size, any aspect
+        print(config, height, width)
+        image = rng.uniform(-1, 1, (height, width, 3)).astype(np.float32)
+        want = reference.double()(torch.from_numpy(image).permute(2, 0, 1)[None].double())[0]
+        tokens, _ = tower.encode(image)
+        golden.check(tokens, want, FORWARD, "tokens")
+        assert len(tokens) == 1 + (config["image_size"] // config["patch_size"]) ** 2
+
+
+def test_clip_refuses_bad_input(rng, tmp_path):
+    config = random_clip(rng)
+    path = save(ClipVision(config), tmp_path / "clip.safetensors")
+    tower = components.ClipVision(json.dumps(config), path)
+    with pytest.raises(ShapeError, match=r"wanted \[height, width, 3\], got"):
+        tower.encode(np.zeros((8, 8), np.float32))
+    with pytest.raises(ShapeError, match=r"wanted \[height, width, 3\], got"):
+        tower.encode(np.zeros((8, 8, 4), np.float32))
+    with pytest.raises(ConfigError, match="multiple of patch_size"):
+        components.ClipVision(json.dumps({**config, "image_size": config["image_size"] + 1}), path)
+    with pytest.raises(WeightError, match=r"visual\."):
+        components.ClipVision(json.dumps({**config, "vision_layers": config["vision_layers"] + 2}), path)
 
 
 def test_vae_refuses_bad_input(rng, tmp_path):

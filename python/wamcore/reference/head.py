@@ -107,7 +107,8 @@ class ReferenceHead:
     def restart(self, video, trace):
         """Condition on one picture, forget everything; returns the latent of that picture."""
         stride, pictures = self.vae.temporal_stride, video.shape[2]
-        newest = pictures in (stride, 1 + self.block * stride)
+        # upstream's stride is 4; a codec with another stride always starts from what was seen last
+        newest = stride != 4 or pictures in (stride, 1 + self.block * stride)
         picture = video[:, :, -1:] if newest else video[:, :, :1]
         self.cache = None
         if self.clip is not None:

@@ -42,7 +42,7 @@ def decoupled(sigmas, final):
 
 
 def timesteps(sigmas):
-    """What the model is told at each step: int64 [steps], 0..999, truncated."""
+    """What the model is told at each step: int64 [steps], 0..1000, truncated."""
     return (sigmas[:-1] * TRAIN_STEPS).long()
 
 
