@@ -27,17 +27,23 @@ void for_chunks(const SafetensorsFile& file, const TensorEntry& entry, F&& f) {
   }
 }
 
-// The file behind `name` in `folder`; what links resolve to must lie in the folder too.
+// The file `name` of `folder`. It may be a link to anywhere: Hugging Face's cache keeps the files in ../../blobs and
+// only links in the folder of a checkpoint. Whoever made the folder made its links; what an index *names* is checked
+// apart.
 std::string inside(const fs::path& folder, const std::string& name) {
+  const fs::path file = folder / name;
   std::error_code error;
-  const fs::path root = fs::canonical(folder, error);
-  if (error) throw WeightError(folder.string() + ": " + error.message());
-  const fs::path file = fs::canonical(root / name, error);
-  if (error) throw WeightError(folder.string() + ": file " + quote(name) + " is missing: " + error.message());
-  if (file.parent_path() != root)
-    throw WeightError(folder.string() + ": " + quote(name) + " is a link to " + quote(file.string()) +
-                      ", which is outside the folder; open that folder or copy the file");
-  return file.string();
+  if (fs::exists(file, error)) return file.string();
+  if (fs::is_symlink(file, error))
+    throw WeightError(folder.string() + ": " + quote(name) + " is a link to " +
+                      quote(fs::read_symlink(file, error).string()) + ", which is missing; was the download finished?");
+  throw WeightError(folder.string() + ": file " + quote(name) + " is missing");
+}
+
+// A file or a link, even one that leads nowhere.
+bool is_listed(const fs::path& file) {
+  std::error_code error;
+  return fs::exists(fs::symlink_status(file, error));
 }
 
 bool is_shard_name(std::string_view name) {
@@ -81,8 +87,7 @@ WeightStore WeightStore::open(const std::string& path) {
     return store;
   }
   const std::string single = "model.safetensors", index = "model.safetensors.index.json";
-  const bool has_single = fs::exists(fs::path(path) / single, error),
-             has_index = fs::exists(fs::path(path) / index, error);
+  const bool has_single = is_listed(fs::path(path) / single), has_index = is_listed(fs::path(path) / index);
   if (has_single == has_index)
     throw WeightError(path + ": wanted either " + single + " or " + index + ", got " +
                       (has_single ? "both" : "neither"));

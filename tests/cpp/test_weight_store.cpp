@@ -71,24 +71,39 @@ TEST(index_and_shards_must_agree) {
 }
 
 TEST(a_shard_must_lie_beside_the_index) {
-  Sharded s, elsewhere;
+  Sharded s;
   for (const char* name :
        {"../x.safetensors", "sub/x.safetensors", "/etc/x.safetensors", "..safetensors", "a..b.safetensors",
         ".hidden.safetensors", "x\\\\y.safetensors", "model.bin", ".safetensors", "", "x\\n.safetensors"}) {
     s.index({{"a", name}});
     CHECK_THROWS(s.open(), WeightError, "wanted the name of a .safetensors file beside the index");
   }
-  s.index({{"c", "link.safetensors"}});
-  std::filesystem::create_symlink(elsewhere.folder / "s2.safetensors", s.folder / "link.safetensors");
-  CHECK_THROWS(s.open(), WeightError, "outside the folder");
-  std::filesystem::remove(s.folder / "link.safetensors");
-  std::filesystem::create_symlink("s2.safetensors", s.folder / "link.safetensors");  // a link that stays inside is fine
-  CHECK(s.open().contains("c"));
+}
 
-  const TempFolder linked;
-  std::filesystem::create_symlink(s.folder / "s2.safetensors", linked / "model.safetensors");
-  CHECK_THROWS(WeightStore::open(linked.path().string()), WeightError, "outside the folder");
-  CHECK(WeightStore::open(linked / "model.safetensors").contains("c"));  // named outright, a link is the user's word
+TEST(files_of_a_checkpoint_may_be_links) {
+  const Sharded s;
+  const TempFolder cache;  // as Hugging Face lays it out: contents in blobs, links with names in snapshots
+  const std::filesystem::path blobs = cache / "blobs", snapshot = cache / "snapshots/0123abcd";
+  std::filesystem::create_directories(blobs), std::filesystem::create_directories(snapshot);
+  const auto link = [&](const std::string& name, const char* blob) {
+    std::filesystem::rename(s.folder / name, blobs / blob);
+    std::filesystem::create_symlink(std::filesystem::path("../../blobs") / blob, snapshot / name);
+  };
+  link(kIndex, "aa"), link("s1.safetensors", "bb"), link("s2.safetensors", "cc");
+  WeightStore store = WeightStore::open(snapshot.string());
+  CHECK(store.size() == 3 && store.f32("c", {1}).data<float>()[0] == 4);
+  CHECK(WeightStore::open((snapshot / kIndex).string()).contains("c"));
+
+  std::filesystem::remove(blobs / "cc");
+  CHECK_THROWS(WeightStore::open(snapshot.string()), WeightError, "'s2.safetensors' is a link to '../../blobs/cc'");
+  std::filesystem::create_directory(blobs / "cc");
+  CHECK_THROWS(WeightStore::open(snapshot.string()), WeightError, "not a regular file");
+
+  const TempFolder single;
+  std::filesystem::create_symlink(blobs / "bb", single / "model.safetensors");
+  CHECK(WeightStore::open(single.path().string()).contains("a"));
+  std::filesystem::remove(blobs / "bb");
+  CHECK_THROWS(WeightStore::open(single.path().string()), WeightError, "which is missing");
 }
 
 TEST(a_bad_index_is_a_weight_error) {

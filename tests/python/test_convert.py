@@ -153,6 +153,24 @@ def test_shards_of_pickles_are_joined(tmp_path):
     assert {k: v.tolist() for k, v in read(done.path).items()} == {k: v.tolist() for k, v in (a | b).items()}
 
 
+def test_files_of_a_download_cache_are_links(tmp_path):
+    """Hugging Face keeps contents in blobs/, and in a snapshot nothing but links to them."""
+    parts = {"model-1.safetensors": {"x": torch.randn(2)}, "model-2.safetensors": {"y": torch.randn(3)}}
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    for number, (name, tensors) in enumerate(parts.items()):
+        save_safetensors(blobs / f"{number}", tensors)
+        (snapshot / name).symlink_to(f"../../blobs/{number}")
+    index = {"weight_map": {key: name for name, tensors in parts.items() for key in tensors}}
+    (blobs / "index").write_text(json.dumps(index))
+    (snapshot / "model.safetensors.index.json").symlink_to("../../blobs/index")
+    done, _ = quiet(snapshot, tmp_path / "out")
+    assert read(done.path).keys() == {"x", "y"} and not (done.path / "model.safetensors").is_symlink()
+    (blobs / "1").unlink()
+    with pytest.raises(WeightError, match=r"'model-2\.safetensors' is missing"):
+        convert(snapshot, tmp_path / "again")
+
+
 def test_nested_dictionaries_are_joined_selected_and_dropped(tmp_path):
     tree = {"model": {"a": {"w": torch.ones(1)}, "b.c": torch.ones(2)}, "epoch": 3, "optimizer": {"lr": 1e-3, "m": {}}}
     src = save(tmp_path / "w.pt", tree)

@@ -1,0 +1,46 @@
+"""Folders that `wam.load` takes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wamcore as wam
+
+MODELS = Path(wam.__file__).parent / "models"
+
+
+def cached(folder: Path) -> Path:
+    """The bundled model as Hugging Face's cache would hold it: contents in blobs/, links to them in a snapshot."""
+    blobs, snapshot = folder / "blobs", folder / "snapshots" / "0123abcd"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(sorted((MODELS / "tabletop").iterdir())):
+        (blobs / f"{number:040x}").write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(f"../../blobs/{number:040x}")
+    return snapshot
+
+
+def chunk(model) -> np.ndarray:
+    session = wam.Session(model, steps=1)
+    session.set_prompt("touch the red block")
+    return session.infer(wam.Observation({"scene": np.zeros((64, 96, 3), np.uint8)}, [0.0, 1.2, -1.6, -1.2])).q
+
+
+def test_a_download_cache_of_links(tmp_path):
+    folder = cached(tmp_path)
+    np.testing.assert_array_equal(chunk(wam.load(folder, threads=1)), chunk(wam.load("tabletop", threads=1)))
+    weights = (folder / "model.safetensors").resolve()
+    weights.rename(weights.with_suffix(".incomplete"))
+    with pytest.raises(wam.WeightError, match=r"is a link to .*blobs/.*, which is missing; was the download finished"):
+        wam.load(folder)
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "sub/model.safetensors", "/tmp/model.safetensors"])
+def test_an_index_names_only_files_beside_it(tmp_path, name):
+    folder = cached(tmp_path)
+    (folder / "model.safetensors").rename(folder / "shard.safetensors")
+    index = {"weight_map": {"action_head.model.head.modulation": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(wam.WeightError, match=r"wanted the name of a \.safetensors file beside the index"):
+        wam.load(folder)
