@@ -5,6 +5,7 @@
 #include "arrays.h"
 #include "bind.h"
 #include "io/weight_store.h"
+#include "model/families/dreamzero_config.h"
 
 namespace wam::bindings {
 namespace {
@@ -22,6 +23,10 @@ py::array f32(WeightStore& store, const std::string& name) {
 }  // namespace
 
 void bind_io(py::module_& m) {
+  m.def(
+      "check_config", [](const std::string& path) { DreamZeroConfig::read(path); }, py::arg("path"),
+      "Reads a config.json as loading a model does.\n\n"
+      "Raises:\n    ConfigError: a field is unknown, missing or contradictory.");
   py::class_<TensorEntry>(m, "TensorEntry", "One tensor of a weight file.")
       .def_readonly("name", &TensorEntry::name)
       .def_property_readonly(

@@ -36,7 +36,10 @@ void check_rate(const std::vector<double>& values, const char* what, const Joint
 }  // namespace
 
 void JointLimits::validate() const {
-  if (names.empty()) refuse("no joints given, wanted at least one");
+  if (names.empty())
+    refuse(
+        "no joints given, wanted at least one; a checkpoint whose embodiment.json lists no joints does not know what "
+        "the robot may do: whoever owns the robot must say");
   if (std::set<std::string>(names.begin(), names.end()).size() != names.size()) refuse("a joint is named twice");
   check_finite(position_min, "position_min", *this);
   check_finite(position_max, "position_max", *this);

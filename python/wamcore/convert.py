@@ -9,6 +9,9 @@ compared before the result appears under its final name. Names follow these rule
 * ``X.lora_A.default.weight`` [r, in] and ``X.lora_B.default.weight`` [out, r] are merged:
   ``X.weight += alpha / r * B A``, computed in float32 and rounded once to the weight's own type.
 * Nothing else is renamed, and nothing is left out unless ``select`` or ``drop`` says so; that is reported.
+
+The config.json of an upstream DreamZero checkpoint is rewritten to the fields that the runtime reads; what is dropped
+is reported, and a field that is not known is an error.
 """
 
 import argparse
@@ -26,8 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import ConfigError, WeightError
-from ._core import Embodiment, SafetensorsFile, WeightStore
-from .upstream_embodiment import TAGS, read_json, upstream_embodiment
+from ._core import Embodiment, SafetensorsFile, WeightStore, check_config
+from .upstream_config import MODEL_TYPE, runtime_config
+from .upstream_embodiment import TAGS, joint_limits, read_json, upstream_embodiment
 
 WORKER = Path(__file__).with_name("_convert_worker.py")
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
@@ -64,13 +68,14 @@ def convert(
     shard_bytes: int = 5_000_000_000,
     max_bytes: int = 200_000_000_000,
     embodiment: str | None = None,
+    joints: str | Path | None = None,
     report: Callable[[str], None] = print,
 ) -> Conversion:
     """Converts a checkpoint into a folder with model.safetensors, or shards and their index.
 
     Args:
         src: .pt, .pth, .bin or .safetensors file, or a folder with one of these or with shards and an index. A
-            config.json beside it is copied.
+            config.json beside it is rewritten if it is upstream's, else copied.
         dst: folder to make; it must not exist or be empty.
         base: further checkpoints, for files that hold only what was fine-tuned.
         select: the part of a nested checkpoint to keep, e.g. ``state_dict``.
@@ -79,6 +84,7 @@ def convert(
         shard_bytes: largest file to write, unless a single tensor is larger.
         max_bytes: largest input and output accepted.
         embodiment: also write embodiment.json from experiment_cfg beside the checkpoint, for this tag.
+        joints: JSON file with the limits of its joints, which no checkpoint says; see `joint_limits`.
         report: called with one line for everything noteworthy.
 
     Raises:
@@ -91,7 +97,7 @@ def convert(
         raise ConfigError(f"convert: {dst} exists and is not an empty folder")
     folder = src if src.is_dir() else src.parent
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
-    robot = upstream_embodiment(folder, embodiment, config) if embodiment else None
+    robot = _robot(folder, embodiment, joints, config)
     job = {
         "sources": [
             _source(p, prefix, max_bytes) for p, prefix in [(src, ""), *((Path(b.path), b.prefix) for b in base)]
@@ -111,13 +117,11 @@ def convert(
         _verify(out, result["tensors"])
         notes = list(result["notes"])
         if config is not None:
-            shutil.copyfile(folder / "config.json", out / "config.json")
-            notes.append("config.json is copied as it is")
+            notes += _write_config(folder / "config.json", out / "config.json")
         if robot is not None:
-            _write_robot(out / "embodiment.json", robot)
-            notes.append(
-                f"embodiment.json describes {embodiment}, without joint limits: add them before driving a robot"
-            )
+            notes.append(_write_robot(out / "embodiment.json", robot))
+        elif config is not None:
+            notes.append(_missing_robot(folder))
         if dst.exists():
             dst.rmdir()
         out.rename(dst)
@@ -126,6 +130,40 @@ def convert(
     files = sorted({t["file"] for t in result["tensors"]})
     nbytes = sum((dst / f).stat().st_size for f in files)
     return Conversion(dst, files, len(result["tensors"]), nbytes, notes)
+
+
+def _write_config(source: Path, path: Path) -> list[str]:
+    """Writes config.json, rewritten if it is upstream's, and returns what is to be told about it."""
+    config = read_json(source)
+    if config.get("model_type") == MODEL_TYPE:
+        config, notes = runtime_config(config)
+        path.write_text(json.dumps(config, indent=1) + "\n")
+        check_config(str(path))  # the runtime's own reader must accept it
+        return [*notes, "config.json is rewritten to what inference needs, with the sampler of upstream's code"]
+    shutil.copyfile(source, path)
+    try:
+        check_config(str(path))
+    except ConfigError as e:
+        return [f"config.json is copied, but the runtime will refuse it: {e}"]
+    return ["config.json is copied as it is"]
+
+
+def _robot(folder: Path, tag: str | None, joints: str | Path | None, config: dict | None) -> dict | None:
+    """The content of embodiment.json, if one is asked for."""
+    if tag is None:
+        if joints is not None:
+            raise ConfigError("convert: joints wants an embodiment that they belong to")
+        return None
+    robot = upstream_embodiment(folder, tag, config)
+    return robot | {"joints": joint_limits(Path(joints), robot)} if joints else robot
+
+
+def _missing_robot(folder: Path) -> str:
+    """What is still to do when no embodiment.json was asked for."""
+    metadata = folder / "experiment_cfg" / "metadata.json"
+    tags = sorted(set(read_json(metadata)) & set(TAGS)) if metadata.is_file() else []
+    options = " or ".join(f"--embodiment {tag}" for tag in tags)
+    return f"no embodiment.json is written: {options + ' writes one' if tags else 'wam.load needs one'}"
 
 
 def _lora(config: dict | None, alpha: float | None) -> dict:
@@ -303,6 +341,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--embodiment", choices=sorted(TAGS), help="write embodiment.json from experiment_cfg beside the checkpoint"
     )
+    parser.add_argument(
+        "--joints", type=Path, metavar="FILE",
+        help="with --embodiment: JSON list of each joint's name, position_min, position_max, velocity_max and "
+        "acceleration_max, which no checkpoint says; without them the model runs, but no robot accepts it",
+    )  # fmt: skip
     parser.add_argument("--embodiment-only", action="store_true", help="write nothing but embodiment.json into DST")
 
 
@@ -322,6 +365,7 @@ def run(args: argparse.Namespace) -> int:
             shard_bytes=args.shard_size,
             max_bytes=args.max_size,
             embodiment=args.embodiment,
+            joints=args.joints,
         )
     except (WeightError, ConfigError, ImportError, OSError) as e:
         print(f"wamcore convert: {e}", file=sys.stderr)
@@ -331,8 +375,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_robot(path: Path, robot: dict) -> None:
-    """Writes a new embodiment.json; the runtime's own reader must accept it."""
+def _write_robot(path: Path, robot: dict) -> str:
+    """Writes a new embodiment.json and says so; the runtime's own reader must accept it."""
     with path.open("x") as file:
         file.write(json.dumps(robot, indent=1) + "\n")
     try:
@@ -340,6 +384,8 @@ def _write_robot(path: Path, robot: dict) -> None:
     except ConfigError:
         path.unlink()
         raise
+    joints = f"{len(robot['joints'])} joints" if robot["joints"] else "no joint limits: give --joints before driving it"
+    return f"embodiment.json describes {robot['name']}, with {joints}"
 
 
 def _write_embodiment(args: argparse.Namespace) -> None:
@@ -347,10 +393,9 @@ def _write_embodiment(args: argparse.Namespace) -> None:
         raise ConfigError("--embodiment-only wants --embodiment")
     folder = args.src if args.src.is_dir() else args.src.parent
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
-    robot = upstream_embodiment(folder, args.embodiment, config)
+    robot = _robot(folder, args.embodiment, args.joints, config)
     args.dst.mkdir(parents=True, exist_ok=True)
-    _write_robot(args.dst / "embodiment.json", robot)
-    print(f"{args.dst / 'embodiment.json'}: {args.embodiment}, without joint limits: add them before driving a robot")
+    print(f"{args.dst}: {_write_robot(args.dst / 'embodiment.json', robot)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

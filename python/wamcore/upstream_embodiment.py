@@ -109,6 +109,28 @@ def upstream_embodiment(folder: Path, tag: str, config: dict | None = None) -> d
     return _build(tag, _Section(metadata, str(paths[0])).section(tag), conf, config)
 
 
+def joint_limits(path: Path, robot: dict) -> list[dict]:
+    """The limits of a robot's joints, which its owner knows and no checkpoint says.
+
+    Args:
+        path: JSON file {"joints": [...]}, one entry for each action channel and in their order: name, position_min and
+            position_max (rad, or the channel's unit), velocity_max (rad/s), acceleration_max (rad/s^2).
+        robot: content of embodiment.json that they are for.
+
+    Raises:
+        ConfigError: the file is malformed or has another number of joints.
+    """
+    document = _Section(read_json(path), str(path))
+    joints, extra = document.need("joints"), sorted(set(document.value) - {"joints"})
+    channels = [f"{group['key']}[{i}]" for group in robot["action"] for i in range(group["dim"])]
+    if extra:
+        raise ConfigError(f"{path}: wanted nothing but 'joints', got {extra}")
+    if not isinstance(joints, list) or len(joints) != len(channels):
+        got = f"{len(joints)} of them" if isinstance(joints, list) else type(joints).__name__
+        raise ConfigError(f"{path}: wanted a list of {len(channels)} joints, for {', '.join(channels)}; got {got}")
+    return joints
+
+
 class _Section:
     """A mapping that complains with the path that leads to it."""
 

@@ -243,7 +243,7 @@ def test_command_line_writes_it_alone_or_beside_weights(tmp_path, capsys):
     assert main([str(folder), str(tmp_path / "robot"), "--embodiment", "yam", "--embodiment-only"]) == 0
     made = json.loads((tmp_path / "robot" / "embodiment.json").read_text())
     assert made["name"] == "yam" and made["cameras"][0]["height"] == 160
-    assert "add them before driving a robot" in capsys.readouterr().out
+    assert "no joint limits: give --joints before driving it" in capsys.readouterr().out
     assert main([str(folder), str(tmp_path / "robot"), "--embodiment", "yam", "--embodiment-only"]) == 1  # it exists
     assert main([str(folder), str(tmp_path / "robot2"), "--embodiment-only"]) == 1
     config = change(config, ("action_head_cfg", "config", "target_video_height"), 99999)

@@ -57,7 +57,8 @@ struct DreamZeroConfig {
   int64_t num_frames = 33;                      // pixel frames of a full window
   int64_t target_height = 0, target_width = 0;  // the composed picture is resized to this; 0: left as it is
 
-  static DreamZeroConfig read(const std::string& path);
+  /// Reads and checks a config.json. Throws ConfigError on unknown, missing and contradictory fields.
+  WAMCORE_API static DreamZeroConfig read(const std::string& path);
 };
 
 /// Reads and checks `diffusion_model_cfg`. Throws ConfigError on unknown, missing and contradictory fields.
