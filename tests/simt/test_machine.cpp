@@ -215,6 +215,34 @@ TEST(mma_of_matrices_from_shared_memory) {
   CHECK(c.mma == 2 && c.ldmatrix == 2 && c.bank_conflicts == 2 * 4);  // rows of 32 bytes: two to a bank
 }
 
+TEST(finds_races_in_any_order) {
+  // Each warp fetches a row of 16 bytes a lane and then reads the next warp's rows.
+  const auto exchange = [](const uint4* in) {
+    WAM_DYNAMIC_SHARED(shared);
+    copy_async(shared + threadIdx.x * 16, in + threadIdx.x, true);
+    copy_async_commit();
+    if (!WAM_PLANTED("no_wait")) copy_async_wait<0>();
+    if (!WAM_PLANTED("no_barrier")) __syncthreads();
+    uint32_t d[4];
+    load_matrices(d, shared + (threadIdx.x ^ 32) * 16);
+    if (!WAM_PLANTED("no_second_barrier")) __syncthreads();
+    copy_async(shared + threadIdx.x * 16, in + threadIdx.x, true);
+    copy_async_commit();
+    copy_async_wait<0>();
+  };
+  const std::vector<uint4> in(64);
+  for (unsigned seed = 1; seed < 10; ++seed) {
+    const auto run = [&](const char* bug) {
+      simt::launch({.block = {64}, .shared_bytes = 64 * 16, .seed = seed, .planted = bug},
+                   [&] { exchange(in.data()); });
+    };
+    run("");
+    CHECK_THROWS(run("no_wait"), simt::Fault, "reads what a copy in flight writes");
+    CHECK_THROWS(run("no_barrier"), simt::Fault, "race: ");
+    CHECK_THROWS(run("no_second_barrier"), simt::Fault, "race: ");
+  }
+}
+
 TEST(swizzled_tiles_have_no_bank_conflicts) {
   const auto read_all = [] {
     WAM_DYNAMIC_SHARED(shared);

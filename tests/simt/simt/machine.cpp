@@ -28,7 +28,9 @@ std::string name_of(const Index3& i) {
 
 }  // namespace
 
-void AsyncCopy::land() const {
+void AsyncCopy::land() {
+  if (landed) return;
+  landed = true;
   if (valid)
     std::memcpy(to, from, bytes);
   else
@@ -82,6 +84,7 @@ void Machine::arrive(unsigned id, unsigned threads) {
   if (b.expected != threads)
     throw Fault("simt: barrier " + std::to_string(id) + " entered for " + std::to_string(threads) + " and for " +
                 std::to_string(b.expected) + " threads");
+  races_.release(current_ / 32, &b.clock);
   if (++b.arrived == b.expected) {
     b.arrived = 0;
     ++counts_->barriers;
@@ -100,17 +103,37 @@ void Machine::sync(unsigned id, unsigned threads, const Site* same_place) {
         throw Fault("simt: divergent barrier: thread " + name_of(t->index) + " ended before " + place(*same_place));
     b.site = *same_place;
     threads = unsigned(threads_.size());
-    if (++b.arrived == threads) {
-      b.arrived = 0;
-      ++counts_->barriers;
-      wake(&b);
-      return;
-    }
-  } else {
-    arrive(id, threads);
-    if (b.arrived == 0) return;
   }
-  wait(&b, "a barrier", same_place ? *same_place : Site{});
+  arrive(id, threads);
+  if (b.arrived) wait(&b, "a barrier", same_place ? *same_place : Site{});
+  // Later arrivals at the same barrier may have joined its clock already; they cannot have done anything in between
+  // that this thread could race with, unless they arrived without waiting, and then the pair of barriers is at fault.
+  races_.acquire(current_ / 32, b.clock);
+}
+
+void Machine::reads(const void* p, size_t bytes) {
+  if (!in_dynamic_shared(p, bytes)) return;
+  const std::string wrong =
+      races_.read(current_ / 32, size_t(static_cast<const std::byte*>(p) - dynamic_shared_), bytes);
+  if (!wrong.empty()) throw Fault("simt: race: " + wrong);
+}
+
+void Machine::write_begins(const void* p, size_t bytes) {
+  if (!in_dynamic_shared(p, bytes)) return;
+  const std::string wrong =
+      races_.write_begins(current_ / 32, size_t(static_cast<const std::byte*>(p) - dynamic_shared_), bytes);
+  if (!wrong.empty()) throw Fault("simt: race: " + wrong);
+}
+
+void Machine::write_ends(const void* p, size_t bytes, bool by_engine) {
+  if (!in_dynamic_shared(p, bytes)) return;
+  races_.write_ends(by_engine ? races_.engine() : current_ / 32,
+                    size_t(static_cast<const std::byte*>(p) - dynamic_shared_), bytes);
+}
+
+bool Machine::in_dynamic_shared(const void* p, size_t bytes) const {
+  const auto* at = static_cast<const std::byte*>(p);
+  return at >= dynamic_shared_ && at + bytes <= dynamic_shared_ + config_.shared_bytes;
 }
 
 void Machine::collective(const char* operation, uint32_t mask, std::span<const std::byte> in, std::span<std::byte> out,
@@ -152,10 +175,9 @@ void* Machine::shared_variable(const char* function, unsigned line, size_t bytes
 
 bool Machine::in_shared(const void* p, size_t bytes) const {
   const auto* at = static_cast<const std::byte*>(p);
-  const auto inside = [&](const std::byte* begin, size_t size) { return at >= begin && at + bytes <= begin + size; };
-  if (inside(dynamic_shared_, config_.shared_bytes)) return true;
-  return std::any_of(variables_.begin(), variables_.end(),
-                     [&](const Variable& v) { return inside(v.storage.get(), v.bytes); });
+  return in_dynamic_shared(p, bytes) || std::any_of(variables_.begin(), variables_.end(), [&](const Variable& v) {
+           return at >= v.storage.get() && at + bytes <= v.storage.get() + v.bytes;
+         });
 }
 
 void Machine::run_thread() {
@@ -195,10 +217,7 @@ void Machine::land_some() {
   Thread& t = *threads_[random_() % threads_.size()];
   if (t.groups.empty()) return;
   auto& group = t.groups[random_() % t.groups.size()];
-  if (group.empty()) return;
-  std::swap(group[random_() % group.size()], group.back());
-  group.back().land();
-  group.pop_back();
+  if (!group.empty()) group[random_() % group.size()].land();
 }
 
 void Machine::deadlock() {
@@ -227,6 +246,7 @@ void Machine::reset(Index3 block) {
   dynamic_shared_ = shared_storage_.get() + skip;
   ASAN_POISON_MEMORY_REGION(shared_storage_.get(), skip);
   ASAN_POISON_MEMORY_REGION(dynamic_shared_ + bytes, room - skip - bytes);
+  races_.reset(bytes, unsigned(threads_.size() + 31) / 32);
   std::fill(std::begin(barriers_), std::end(barriers_), Barrier{});
   warps_.assign((threads_.size() + 31) / 32, Warp{});
   waiting_.clear();

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "simt/fiber.h"
+#include "simt/race.h"
 
 namespace simt {
 
@@ -60,7 +61,8 @@ struct AsyncCopy {
   const void* from;
   uint32_t bytes;
   bool valid;  // false: zeros are written and `from` is not read
-  void land() const;
+  bool landed = false;
+  void land();
 };
 
 struct Thread {
@@ -91,6 +93,7 @@ struct Warp {
 struct Barrier {
   unsigned arrived = 0, expected = 0;
   Site site;
+  Clock clock;
 };
 
 /// An event that the hardware brings about by itself, after any delay: a bulk copy that completes.
@@ -120,8 +123,15 @@ class Machine {
   /// Something will happen later by itself.
   void later(Event event) { events_.push_back(std::move(event)); }
 
+  // Accesses to dynamic shared memory, for the race check; others are ignored. Throws Fault.
+  void reads(const void* p, size_t bytes);
+  void write_begins(const void* p, size_t bytes);
+  void write_ends(const void* p, size_t bytes, bool by_engine = false);
+  RaceCheck& races() { return races_; }
+
   std::byte* dynamic_shared() { return dynamic_shared_; }
   /// A __shared__ variable: the same storage for every thread that asks with the same key.
+  bool in_dynamic_shared(const void* p, size_t bytes) const;
   void* shared_variable(const char* function, unsigned line, size_t bytes);
   bool in_shared(const void* p, size_t bytes) const;
 
@@ -149,6 +159,7 @@ class Machine {
   std::vector<std::unique_ptr<Thread>> threads_;
   std::vector<Warp> warps_;
   Barrier barriers_[16];
+  RaceCheck races_;
   std::vector<unsigned> ready_;
   std::vector<std::pair<const void*, unsigned>> waiting_;
   std::vector<Event> events_;

@@ -1,5 +1,6 @@
 #include "simt/tensor_core.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace simt {
@@ -64,6 +65,7 @@ void load_matrices(Lanes& lanes, bool transposed) {
     const std::byte* p = row_address(lanes, lane);
     if (reinterpret_cast<uintptr_t>(p) % 16) throw Fault("simt: ldmatrix from an address that is not a multiple of 16");
     if (!m.in_shared(p, 16)) throw Fault("simt: ldmatrix from outside of shared memory");
+    m.reads(p, 16);
   }
   for (int matrix = 0; matrix < 4; ++matrix) {
     m.counts().bank_conflicts += conflicts(lanes, matrix);
@@ -109,6 +111,7 @@ void cp_async_16(void* shared, const void* global, bool valid) {
     throw Fault("simt: cp.async of 16 bytes with an address that is not a multiple of 16");
   if (!m.in_shared(shared, 16)) throw Fault("simt: cp.async to outside of shared memory");
   ++m.counts().async_copies;
+  m.write_begins(shared, 16);
   m.self().open.push_back({shared, global, 16, valid});
 }
 
@@ -123,9 +126,10 @@ void cp_async_wait(int pending) {
   auto& groups = m.self().groups;
   while (int(groups.size()) > pending) {
     auto& group = groups.front();
-    for (; !group.empty(); group.pop_back()) {
-      std::swap(group[m.random()() % group.size()], group.back());
-      group.back().land();
+    std::shuffle(group.begin(), group.end(), m.random());
+    for (AsyncCopy& copy : group) {
+      copy.land();
+      m.write_ends(copy.to, copy.bytes);
     }
     groups.erase(groups.begin());
   }

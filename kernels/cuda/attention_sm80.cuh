@@ -1,0 +1,289 @@
+#pragma once
+
+// Segmented attention with mma.sync: one block a query tile, head, batch entry and split. K and V have one buffer each;
+// V of a tile arrives while its scores are computed, K of the next tile while the values are summed.
+#include "arch_sm80.cuh"
+#include "attention_keys.cuh"
+
+namespace wam::kernels::cuda {
+
+/// A choice of tile. Each warp owns `row_blocks` blocks of 16 query rows.
+template <int head_dim_, int key_rows_, int warps_, int row_blocks_>
+struct AttentionTile {
+  static constexpr int head_dim = head_dim_, key_rows = key_rows_, warps = warps_, row_blocks = row_blocks_;
+  static constexpr int query_rows = 16 * row_blocks * warps, threads = 32 * warps, chunks = head_dim / 8;
+  static constexpr int shared_bytes = (query_rows + 2 * key_rows) * head_dim * int(sizeof(bf16));
+  static_assert(head_dim % 64 == 0 && key_rows % 16 == 0 && threads % chunks == 0);
+  static_assert(query_rows % (threads / chunks) == 0 && key_rows % (threads / chunks) == 0);
+};
+
+/// The tile of each head_dim. 16 query rows a warp make each K and V fragment serve one mma, which asks shared memory
+/// for as many bytes as the tensor cores of an A100 can take and for half of what those of smaller GPUs can; 32 rows
+/// halve that but want twice the accumulators: with head_dim 128 they spill (compiled and seen: 140 bytes with 64 keys,
+/// 24 with 32), with 64 they fit. Two blocks of 4 warps a multiprocessor, so that one computes weights while the other
+/// multiplies; shared memory of 48 and 32 KiB leaves room for that everywhere, 100 KiB being the least.
+template <int head_dim>
+struct AttentionTileOf;
+template <>
+struct AttentionTileOf<128> : AttentionTile<128, 64, 4, 1> {};
+template <>
+struct AttentionTileOf<64> : AttentionTile<64, 64, 4, 2> {};
+inline constexpr int kAttentionBlocksPerSm = 2;
+
+/// Copies `rows` rows of a head to a swizzled tile; rows from `valid` on become zeros.
+template <class Tile, int rows>
+__device__ __forceinline__ void copy_rows(bf16* tile, const bf16* from, int64_t ld, int valid) {
+  constexpr int step = Tile::threads / Tile::chunks;
+  const int chunk = int(threadIdx.x) % Tile::chunks, first = int(threadIdx.x) / Tile::chunks;
+  from += first * ld + chunk * 8;
+  WAM_UNROLL
+  for (int row = first; row < rows; row += step, from += step * ld)
+    copy_async(tile + swizzled<Tile::chunks>(row, chunk) * 8, from, row < valid || WAM_PLANTED("row_out_of_bounds"));
+}
+
+/// What a warp knows about its rows. Scores are in units of log2: exp2(score - reference) is a key's weight.
+template <class Tile>
+struct SoftmaxState {
+  float out[Tile::row_blocks][Tile::head_dim / 8][4];  // weighted sum of values, as mma leaves it
+  float reference[Tile::row_blocks][2];                // of the lane's two rows a block
+  float sum[Tile::row_blocks][2];                      // of weights, over this lane's columns only
+
+  __device__ __forceinline__ SoftmaxState() {
+    for (int r = 0; r < Tile::row_blocks; ++r) {
+      for (auto& block : out[r])
+        for (float& x : block) x = 0.0f;
+      for (int i = 0; i < 2; ++i) {
+        reference[r][i] = -INFINITY;
+        sum[r][i] = 0.0f;
+      }
+    }
+  }
+};
+
+template <class Tile>
+using Scores = float[Tile::row_blocks][Tile::key_rows / 8][4];
+
+template <class Tile>
+__device__ __forceinline__ void multiply_keys(Scores<Tile>& s, const bf16* q, const bf16* k) {
+  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
+  for (auto& block : s)
+    for (auto& part : block)
+      for (float& x : part) x = 0.0f;
+  WAM_UNROLL
+  for (int d = 0; d < Tile::head_dim / 16; ++d) {
+    uint32_t a[Tile::row_blocks][4];
+    WAM_UNROLL
+    for (int r = 0; r < Tile::row_blocks; ++r)
+      load_matrices(a[r],
+                    q + swizzled<Tile::chunks>((warp * Tile::row_blocks + r) * 16 + lane % 16, 2 * d + lane / 16) * 8);
+    WAM_UNROLL
+    for (int n = 0; n < Tile::key_rows / 16; ++n) {
+      uint32_t b[4];  // keys 0-7 and 8-15 of the block, each for both halves of the 16 channels
+      load_matrices(b, k + swizzled<Tile::chunks>(n * 16 + lane / 16 * 8 + lane % 8, 2 * d + lane / 8 % 2) * 8);
+      WAM_UNROLL
+      for (int r = 0; r < Tile::row_blocks; ++r) {
+        mma_bf16(s[r][2 * n], a[r], {b[0], b[1]});
+        mma_bf16(s[r][2 * n + 1], a[r], {b[2], b[3]});
+      }
+    }
+  }
+}
+
+/// Columns from `valid` on get no weight. Called for the last tile of a segment only.
+template <class Tile>
+__device__ __forceinline__ void mask_columns(Scores<Tile>& s, int valid) {
+  if (WAM_PLANTED("mask_off_by_one")) ++valid;
+  WAM_UNROLL
+  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
+  for (int n = 0; n < Tile::key_rows / 8; ++n) WAM_UNROLL
+  for (int i = 0; i < 4; ++i)
+    if (n * 8 + int(threadIdx.x) % 4 * 2 + i % 2 >= valid) s[r][n][i] = -INFINITY;
+}
+
+/// Turns scores to weights and brings the state to a reference that holds for them. The reference moves only when a
+/// row's maximum outgrows it by more than 2^8: weights up to 256 lose nothing in bf16 or in the float32 sums, and most
+/// tiles leave the output as it is. The result is the same function; only its rounding differs.
+template <class Tile>
+__device__ __forceinline__ void weigh(Scores<Tile>& s, SoftmaxState<Tile>& state, float scale_log2) {
+  constexpr float headroom = 8.0f;
+  float top[Tile::row_blocks][2];
+  bool outgrown = false;
+  WAM_UNROLL
+  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    float most = s[r][0][2 * i];
+    WAM_UNROLL
+    for (int n = 0; n < Tile::key_rows / 8; ++n) most = fmaxf(most, fmaxf(s[r][n][2 * i], s[r][n][2 * i + 1]));
+    top[r][i] = max_over_lanes<4>(most) * scale_log2;
+    outgrown |= top[r][i] > state.reference[r][i] + headroom;
+  }
+  if (__any_sync(0xffffffffu, outgrown)) {
+    WAM_UNROLL
+    for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const float moved = fmaxf(state.reference[r][i], top[r][i]);
+      const float shrink = exp2_fast(state.reference[r][i] - moved);
+      state.reference[r][i] = moved;
+      state.sum[r][i] *= shrink;
+      WAM_UNROLL
+      for (int d = 0; d < Tile::head_dim / 8; ++d) {
+        state.out[r][d][2 * i] *= shrink;
+        state.out[r][d][2 * i + 1] *= shrink;
+      }
+    }
+  }
+  WAM_UNROLL
+  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
+  for (int n = 0; n < Tile::key_rows / 8; ++n) WAM_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const float weight = exp2_fast(fmaf(s[r][n][i], scale_log2, -state.reference[r][i / 2]));
+    state.sum[r][i / 2] += weight;
+    s[r][n][i] = weight;
+  }
+}
+
+template <class Tile>
+__device__ __forceinline__ void sum_values(SoftmaxState<Tile>& state, const Scores<Tile>& weights, const bf16* v) {
+  const int lane = int(threadIdx.x) % 32;
+  WAM_UNROLL
+  for (int k = 0; k < Tile::key_rows / 16; ++k) {
+    uint32_t a[Tile::row_blocks][4];  // what mma leaves for two blocks of 8 keys is what it takes for one of 16
+    WAM_UNROLL
+    for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
+    for (int i = 0; i < 4; ++i)
+      a[r][i] = pack_bf16(weights[r][2 * k + i / 2][i % 2 * 2], weights[r][2 * k + i / 2][i % 2 * 2 + 1]);
+    WAM_UNROLL
+    for (int d = 0; d < Tile::head_dim / 16; ++d) {
+      uint32_t b[4];
+      load_matrices_transposed(b, v + swizzled<Tile::chunks>(k * 16 + lane % 16, 2 * d + lane / 16) * 8);
+      WAM_UNROLL
+      for (int r = 0; r < Tile::row_blocks; ++r) {
+        mma_bf16(state.out[r][2 * d], a[r], {b[0], b[1]});
+        mma_bf16(state.out[r][2 * d + 1], a[r], {b[2], b[3]});
+      }
+    }
+  }
+}
+
+/// Where a block's results go.
+struct AttentionPlace {
+  int batch, head, split;
+  QueryTile queries;
+};
+
+/// lse of the calling lane's row `i` of block `r`, from the complete sum.
+template <class Tile>
+__device__ __forceinline__ float lse_of(const SoftmaxState<Tile>& state, int r, int i) {
+  constexpr float ln2 = 0.6931471805599453f;
+  return state.sum[r][i] > 0.0f ? (state.reference[r][i] + log2f(state.sum[r][i])) * ln2 : -INFINITY;
+}
+
+/// The block's only split: normalised rows through shared memory (each warp its own rows), 16 bytes a store.
+template <class Tile>
+__device__ __forceinline__ void store_rows(const AttentionParams& p, const SoftmaxState<Tile>& state,
+                                           const AttentionPlace& at, bf16* staging) {
+  constexpr int rows = 16 * Tile::row_blocks;
+  const int lane = int(threadIdx.x) % 32, first = int(threadIdx.x) / 32 * rows;
+  WAM_UNROLL
+  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const int row = first + r * 16 + i * 8 + lane / 4;
+    const float inverse = state.sum[r][i] > 0.0f ? 1.0f / state.sum[r][i] : 0.0f;
+    WAM_UNROLL
+    for (int d = 0; d < Tile::head_dim / 8; ++d)
+      *reinterpret_cast<bf16x2*>(staging + swizzled<Tile::chunks>(row, d) * 8 + lane % 4 * 2) =
+          pack_bf16(state.out[r][d][2 * i] * inverse, state.out[r][d][2 * i + 1] * inverse);
+    if (p.lse && lane % 4 == 0 && row < at.queries.rows)
+      p.lse[(int64_t{at.batch} * p.heads + at.head) * p.rows + at.queries.first_row + row] = lse_of(state, r, i);
+  }
+  __syncwarp();
+  bf16* out = p.out + at.batch * p.out_batch + at.queries.first_row * p.ldo + at.head * Tile::head_dim;
+  for (int i = lane; i < rows * Tile::chunks; i += 32) {
+    const int row = first + i / Tile::chunks, chunk = i % Tile::chunks;
+    if (row < at.queries.rows)
+      *reinterpret_cast<uint4*>(out + row * p.ldo + chunk * 8) =
+          *reinterpret_cast<const uint4*>(staging + swizzled<Tile::chunks>(row, chunk) * 8);
+  }
+}
+
+/// One split of several: normalised rows in float32 and their lse. A split without keys writes the lse alone.
+template <class Tile>
+__device__ __forceinline__ void store_split(const AttentionParams& p, const SoftmaxState<Tile>& state,
+                                            const AttentionPlace& at) {
+  const int lane = int(threadIdx.x) % 32, first = int(threadIdx.x) / 32 * 16 * Tile::row_blocks;
+  const int64_t entry = int64_t{at.split} * p.batch + at.batch;
+  WAM_UNROLL
+  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const int row = first + r * 16 + i * 8 + lane / 4;
+    if (row >= at.queries.rows) continue;
+    const int64_t query = at.queries.first_row + row;
+    if (lane % 4 == 0) p.split_lse[(entry * p.heads + at.head) * p.rows + query] = lse_of(state, r, i);
+    if (!(state.sum[r][i] > 0.0f)) continue;
+    const float inverse = 1.0f / state.sum[r][i];
+    float* out = p.split_out + ((entry * p.rows + query) * p.heads + at.head) * Tile::head_dim + lane % 4 * 2;
+    WAM_UNROLL
+    for (int d = 0; d < Tile::head_dim / 8; ++d)
+      *reinterpret_cast<float2*>(out + d * 8) =
+          make_float2(state.out[r][d][2 * i] * inverse, state.out[r][d][2 * i + 1] * inverse);
+  }
+}
+
+/// Grid [query tiles, heads, batch * splits]: neighbours in x share keys, so that these stay in the L2 cache.
+template <class Tile>
+__global__ __launch_bounds__(Tile::threads) void attention_kernel(const __grid_constant__ AttentionParams p) {
+  WAM_DYNAMIC_SHARED(shared);
+  bf16* const q = reinterpret_cast<bf16*>(shared);
+  bf16* const k = q + Tile::query_rows * Tile::head_dim;
+  bf16* const v = k + Tile::key_rows * Tile::head_dim;
+  const AttentionPlace at{.batch = int(blockIdx.z) / p.splits,
+                          .head = int(blockIdx.y),
+                          .split = int(blockIdx.z) % p.splits,
+                          .queries = query_tile<Tile::query_rows>(p, int(blockIdx.x))};
+  const int column = at.head * Tile::head_dim;
+  const TileRange range = split_range(key_tiles<Tile::key_rows>(p, at.queries.group), at.split, p.splits);
+  SoftmaxState<Tile> state;
+
+  if (range.begin < range.end) {
+    using Keys = KeyTile<Tile::key_rows>;
+    Keys tile(p, at.queries.group, range.begin);
+    copy_rows<Tile, Tile::query_rows>(q, p.q + at.batch * p.q_batch + at.queries.first_row * p.ldq + column, p.ldq,
+                                      at.queries.rows);
+    copy_rows<Tile, Tile::key_rows>(k, tile.segment(p).k + tile.offset(p, at.batch, column), tile.segment(p).ld,
+                                    tile.rows_left());
+    copy_async_commit();
+    for (int t = range.begin; t < range.end; ++t) {
+      if (!WAM_PLANTED("missing_wait")) copy_async_wait<0>();
+      __syncthreads();  // K of this tile is here, and all warps are done with V of the tile before
+      copy_rows<Tile, Tile::key_rows>(v, tile.segment(p).v + tile.offset(p, at.batch, column), tile.segment(p).ld,
+                                      tile.rows_left());
+      copy_async_commit();
+      Scores<Tile> s;
+      multiply_keys<Tile>(s, q, k);
+      const int valid = tile.rows_left();
+      if (valid < Tile::key_rows) mask_columns<Tile>(s, valid);
+      weigh<Tile>(s, state, p.scale * 1.4426950408889634f);
+      const auto fetch_next = [&] {
+        if (t + 1 == range.end) return;
+        tile.advance(p);
+        copy_rows<Tile, Tile::key_rows>(k, tile.segment(p).k + tile.offset(p, at.batch, column), tile.segment(p).ld,
+                                        tile.rows_left());
+        copy_async_commit();
+      };
+      if (WAM_PLANTED("early_release")) fetch_next();
+      copy_async_wait<0>();
+      if (!WAM_PLANTED("missing_barrier")) __syncthreads();  // V is here, and all warps are done with K
+      if (!WAM_PLANTED("early_release")) fetch_next();
+      sum_values<Tile>(state, s, v);
+    }
+  }
+  WAM_UNROLL
+  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
+  for (int i = 0; i < 2; ++i) state.sum[r][i] = sum_over_lanes<4>(state.sum[r][i]);
+  if (p.splits == 1)
+    store_rows<Tile>(p, state, at, q);
+  else
+    store_split<Tile>(p, state, at);
+}
+
+}  // namespace wam::kernels::cuda
