@@ -1,0 +1,106 @@
+// The mma.sync GEMM's own source, run on the CPU: every tile and epilogue at ragged sizes, and planted bugs.
+#include "check.h"
+#include "cuda/gemm_sm80.cuh"
+#include "gemm_cases.h"
+#include "planted.h"
+
+using namespace gemm_cases;
+
+namespace {
+
+// Measured: 1.7e-3, which is the rounding of results to bf16. Twice that is allowed.
+constexpr double kTolerance = 3.4e-3;
+
+template <int tile, GemmEpilogue epilogue>
+simt::Counts run_as(const GemmParams& p, unsigned seed, const char* bug) {
+  using Tile = GemmTileOf<tile>;
+  const auto blocks = [](int size, int part) { return unsigned((size + part - 1) / part); };
+  return simt::launch({.grid = {blocks(p.m, Tile::rows), blocks(p.n, Tile::cols)},
+                       .block = {Tile::threads},
+                       .shared_bytes = Tile::shared_bytes,
+                       .seed = seed,
+                       .planted = bug},
+                      [&] { gemm_kernel<Tile, epilogue>(p); });
+}
+
+template <int tile>
+simt::Counts run(const Case& c, Data& data, unsigned seed, const char* bug = "") {
+  switch (c.epilogue) {
+    case GemmEpilogue::bias:
+      return run_as<tile, GemmEpilogue::bias>(data.p, seed, bug);
+    case GemmEpilogue::bias_gelu:
+      return run_as<tile, GemmEpilogue::bias_gelu>(data.p, seed, bug);
+    case GemmEpilogue::gate_residual:
+      return run_as<tile, GemmEpilogue::gate_residual>(data.p, seed, bug);
+    case GemmEpilogue::qkv:
+      return run_as<tile, GemmEpilogue::qkv>(data.p, seed, bug);
+  }
+  return {};
+}
+
+template <int tile>
+void check_tile() {
+  std::random_device device;
+  const unsigned seed = device();
+  for (const Case& c :
+       {Case{"bias", GemmEpilogue::bias, 131, 136, 104}, Case{"no bias, one row", GemmEpilogue::bias, 1, 8, 8, false},
+        Case{"gelu", GemmEpilogue::bias_gelu, 70, 72, 64},
+        Case{"gate of three times", GemmEpilogue::gate_residual, 67, 200, 40},
+        Case{"one gate", GemmEpilogue::gate_residual, 20, 64, 96, true, false},
+        Case{"qkv", GemmEpilogue::qkv, 66, 3 * 192, 48}}) {
+    Data data(c, seed);
+    const simt::Counts counts = run<tile>(c, data, seed);
+    const double error = data.error();
+    std::printf("  tile %d %-20s seed %10u: %.2e\n", tile, c.name, seed, error);
+    CHECK(error <= kTolerance);
+    CHECK(counts.bank_conflicts == 0);
+    if (c.epilogue == GemmEpilogue::qkv) CHECK(data.square_error() < 1e-6);
+  }
+}
+
+const Case ragged{"bias", GemmEpilogue::bias, 131, 136, 136};
+
+double error_with(const char* bug, unsigned seed) {
+  Data data(ragged, seed);
+  CHECK(run<1>(ragged, data, seed, bug).planted_hits > 0);
+  return data.error();
+}
+
+}  // namespace
+
+TEST(tile_128x128_matches_the_definition) { check_tile<0>(); }
+TEST(tile_64x128_matches_the_definition) { check_tile<1>(); }
+TEST(tile_64x64_matches_the_definition) { check_tile<2>(); }
+
+TEST(rows_and_columns_too_many_are_caught) {
+  for (const char* bug : {"row_out_of_bounds", "depth_out_of_bounds"}) {
+    const ChildResult child = run_in_child([bug] { error_with(bug, 1); });
+    CHECK(!child.clean && child.says("AddressSanitizer"));
+  }
+}
+
+TEST(missing_synchronisation_is_caught) {
+  for (unsigned seed = 1; seed <= 3; ++seed) {
+    CHECK_THROWS(error_with("missing_wait", seed), simt::Fault, "race: ");
+    CHECK_THROWS(error_with("missing_barrier", seed), simt::Fault, "race: ");
+    CHECK_THROWS(error_with("early_release", seed), simt::Fault, "race: ");
+  }
+}
+
+TEST(gelu_holds_at_both_ends) {
+  CHECK(gelu_tanh(-1e30f) == 0.0f && gelu_tanh(1e30f) == 1e30f && gelu_tanh(0.0f) == 0.0f);
+  for (float x = -8; x < 8; x += 0.01f) {
+    const double d = x, want = 0.5 * d * (1 + std::tanh(std::sqrt(2 / M_PI) * (d + 0.044715 * d * d * d)));
+    CHECK_NEAR(gelu_tanh(x), want, 1e-6);
+  }
+}
+
+TEST(the_tile_follows_the_waves) {
+  // 108 multiprocessors hold 216 blocks. 1785 rows: 14 x 40 tiles of 128 x 128 are 2.6 waves, 28 x 40 halves 5.2.
+  CHECK(gemm_tile_sm80(1785, 5120, 108) == 0);
+  CHECK(gemm_tile_sm80(1785, 15360, 108) == 0);
+  CHECK(gemm_tile_sm80(125, 3072, 108) == 2);  // 24 large tiles leave most of the device idle
+  CHECK(gemm_tile_sm80(1024, 2048, 108) == 0);
+}
+
+CHECK_MAIN()
