@@ -37,11 +37,11 @@ test: $(VENV)/.test build-cpp  ## everything: C++ and Python tests
 	WAMCORE_BUILD_DIR=$(abspath $(BUILD)) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 build-cpp: $(VENV)/.ready  ## the library and its C++ tests by plain CMake, in $(BUILD)
-	cmake -S . -B $(BUILD) -G Ninja -DWAMCORE_BUILD_TESTS=ON
+	cmake -S . -B $(BUILD) -G Ninja -DWAMCORE_BUILD_TESTS=ON -DWAMCORE_CUDA=OFF
 	cmake --build $(BUILD) --target all all_verify_interface_header_sets
 
 # -O1 keeps assertions and readable traces. Threads are checked apart: the two kinds of sanitizer exclude each other.
-SANITIZE = cmake -S . -G Ninja -DWAMCORE_BUILD_TESTS=ON -DBUILD_SHARED_LIBS=OFF \
+SANITIZE = cmake -S . -G Ninja -DWAMCORE_BUILD_TESTS=ON -DBUILD_SHARED_LIBS=OFF -DWAMCORE_CUDA=OFF \
   -DCMAKE_BUILD_TYPE=Sanitize -DCMAKE_CXX_FLAGS_SANITIZE=-O1
 sanitize: $(VENV)/.ready  ## the C++ tests under ASan and UBSan, the threaded ones under TSan
 	$(SANITIZE) -B build/asan -DWAMCORE_SANITIZE=address,undefined

@@ -1,16 +1,38 @@
 #include "backend/backend.h"
 
 #include "backend/cpu_backend.h"
+#include "backend/cuda_loader.h"
 #include "wamcore/error.h"
 
 namespace wam {
+namespace {
+
+// "cuda" is the first GPU, "cuda:2" the third; -1: no name of a GPU.
+int gpu_ordinal(const std::string& device) {
+  if (device == "cuda") return 0;
+  if (device.size() < 6 || device.size() > 7 || device.compare(0, 5, "cuda:") != 0) return -1;
+  int ordinal = 0;
+  for (const char c : device.substr(5)) {
+    if (c < '0' || c > '9') return -1;
+    ordinal = 10 * ordinal + (c - '0');
+  }
+  return ordinal;
+}
+
+}  // namespace
 
 std::shared_ptr<Backend> make_backend(const std::string& device, int threads) {
   if (threads < 0 || threads > 256)
     throw DeviceError("make_backend: threads must be 0 (all) to 256, got " + std::to_string(threads));
   if (device == "cpu" || device == "auto") return std::make_shared<CpuBackend>(threads, /*fused=*/true);
   if (device == "cpu-ops") return std::make_shared<CpuBackend>(threads, /*fused=*/false);
-  throw DeviceError("make_backend: device must be auto, cpu or cpu-ops, got '" + device + "'");
+  if (const int ordinal = gpu_ordinal(device); ordinal >= 0) {
+    const CudaState state = cuda_state(ordinal);
+    throw DeviceError("make_backend: device '" + device + "' cannot be used: " +
+                      (state.problem.empty() ? "the CUDA plugin of this version has kernels but runs no models yet."
+                                             : state.problem));
+  }
+  throw DeviceError("make_backend: device must be auto, cpu, cpu-ops, cuda or cuda:N, got '" + device + "'");
 }
 
 }  // namespace wam

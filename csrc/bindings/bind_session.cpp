@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "arrays.h"
+#include "backend/cuda_loader.h"
 #include "bind.h"
 #include "wamcore/session.h"
 
@@ -87,6 +88,17 @@ void bind_embodiment(py::module_& m) {
 }  // namespace
 
 void bind_session(py::module_& m) {
+  m.def(
+      "cuda_status",
+      [](int gpu) {
+        const CudaState state = cuda_state(gpu);
+        return std::pair(state.problem.empty(), state.problem.empty() ? state.describe() : state.problem);
+      },
+      py::arg("gpu") = 0,
+      R"(Whether the CUDA backend can be used: True and what GPU it is, or False and the reason in one sentence.
+
+Args:
+    gpu: which GPU, counted from 0.)");
   bind_embodiment(m);
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Weights and configuration on one device; shared by sessions.")
       .def_static(

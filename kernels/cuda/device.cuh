@@ -14,6 +14,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "wamcore/kernels/cuda/bf16.h"
+
 #if defined(__CUDACC__)
 /// A variable that the block shares: WAM_SHARED(float[4], sums).
 #define WAM_SHARED(type, name) __shared__ std::type_identity_t<type> name
@@ -28,37 +30,12 @@
 
 namespace wam::kernels::cuda {
 
-/// Brain float: the upper half of a float32.
-struct bf16 {
-  uint16_t bits;
-};
-
 /// Two neighbouring values in a register, the one at the lower address in the lower half.
 using bf16x2 = uint32_t;
 
-__host__ __device__ __forceinline__ float to_float(bf16 x) {
-#if defined(__CUDA_ARCH__) || !defined(__CUDACC__)
-  return __uint_as_float(uint32_t{x.bits} << 16);
-#else
-  const uint32_t bits = uint32_t{x.bits} << 16;
-  return reinterpret_cast<const float&>(bits);
-#endif
-}
 __device__ __forceinline__ float low_float(bf16x2 pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high_float(bf16x2 pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-/// Rounds to nearest, ties to even; NaN stays NaN.
-__host__ __device__ __forceinline__ bf16 to_bf16(float x) {
-#if defined(__CUDA_ARCH__)
-  bf16 y;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
-  return y;
-#else
-  const uint32_t bits = reinterpret_cast<const uint32_t&>(x);
-  if (x != x) return {uint16_t(bits >> 16 | 0x40)};
-  return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
-#endif
-}
 __device__ __forceinline__ bf16x2 pack_bf16(float low, float high) {
 #if defined(__CUDA_ARCH__)
   bf16x2 y;

@@ -92,6 +92,9 @@ def test_doctor_runs_the_backends():
     assert done.returncode in (0, 1), done.stderr
     assert f"wamcore {wamcore.__version__}" in done.stdout
     assert done.stdout.count("ran a chunk of tabletop") == 2
+    usable, sentence = wamcore._core.cuda_status()
+    assert f"  cuda     {sentence}\n" in done.stdout
+    assert usable or sentence.endswith(".")
     problems = int(done.stdout.split(" problem")[0].split()[-1])
     assert done.returncode == (problems > 0)
     assert done.stdout.count("\n  - ") == problems

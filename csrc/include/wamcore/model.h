@@ -11,7 +11,7 @@
 namespace wam {
 
 struct LoadOptions {
-  std::string device = "auto";  // "auto", "cpu", or "cpu-ops" (the plain loop over operations)
+  std::string device = "auto";  // "auto", "cpu", "cpu-ops" (the plain loop over operations), "cuda" or "cuda:N"
   int threads = 0;              // 0: all cores
   bool check_finite = false;    // read every weight and refuse NaN and infinity
 };

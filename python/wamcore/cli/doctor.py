@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from .._core import Error, Observation, Session
+from .._core import Error, Observation, Session, cuda_status
 from ..loading import bundled, load
 from . import machine
 from .tables import table
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     processor(facts)
     for device in ("cpu", "cpu-ops"):
         backend(device, problems)
-    print("  cuda     not part of this version\n")
+    print(f"  cuda     {cuda_status()[1]}\n")
     rows = [(name, versions[name] or "missing", WHAT_FOR[name]) for name in machine.PACKAGES]
     print(table(rows, ("package", "version", "needed for"), (0, 2)), "\n")
     renderer(problems)

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+
+#include "backend/cuda_probe.h"
+#include "wamcore/export.h"
+
+namespace wam {
+
+/// Whether the CUDA backend can be used here, found out once per GPU and process.
+struct WAMCORE_API CudaState {
+  const BackendPlugin* plugin = nullptr;  // nullptr: none could be loaded
+  GpuFacts gpu;
+  std::string problem;  // one sentence; empty: usable
+
+  /// "NVIDIA H200, compute capability 9.0, 139 GiB, driver for CUDA 13.0"
+  std::string describe() const;
+};
+
+/// The state for GPU `ordinal`. Loads libwamcore_cuda.so from beside this library.
+WAMCORE_API CudaState cuda_state(int ordinal = 0);
+
+}  // namespace wam

@@ -1,0 +1,111 @@
+#pragma once
+
+#include "device.cuh"
+#include "wamcore/kernels/cuda/math.h"
+
+namespace wam::kernels::cuda {
+
+// Small passes at the borders of the network: one thread an element, no reuse to speak of.
+inline constexpr int kEmbedThreads = 256;
+inline unsigned embed_blocks(int64_t elements) {
+  return static_cast<unsigned>((elements + kEmbedThreads - 1) / kEmbedThreads);
+}
+template <int Threads>
+__device__ __forceinline__ int64_t embed_index() {
+  return int64_t{blockIdx.x} * Threads + threadIdx.x;
+}
+
+// A thread writes the two neighbours of one row of one patch: they are neighbours in both layouts.
+template <int Threads>
+__global__ __launch_bounds__(Threads) void patchify_kernel(const __grid_constant__ PatchifyParams p) {
+  const int across = p.width / 2, down = p.height / 2, pairs = 2 * (p.channels[0] + p.channels[1]);
+  const int64_t i = embed_index<Threads>();
+  if (i >= int64_t{p.frames} * down * across * pairs) return;
+  const int pair = static_cast<int>(i % pairs), dy = pair % 2;
+  const int64_t token = i / pairs;
+  const int px = static_cast<int>(token % across), py = static_cast<int>(token / across % down);
+  const int frame = static_cast<int>(token / across / down);
+  const int which = pair / 2 < p.channels[0] ? 0 : 1, channel = pair / 2 - (which ? p.channels[0] : 0);
+  const float* from =
+      p.source[which] + ((int64_t{channel} * p.frames + frame) * p.height + 2 * py + dy) * p.width + 2 * px;
+  bf16* to = p.out + token * p.ldo + 2 * pair;
+  to[0] = to_bf16(from[0]), to[1] = to_bf16(from[1]);
+}
+
+template <int Threads>
+__global__ __launch_bounds__(Threads) void unpatchify_kernel(const __grid_constant__ UnpatchifyParams p) {
+  const int64_t i = embed_index<Threads>(), plane = int64_t{p.height} * p.width;
+  if (i >= plane * p.frames * p.channels) return;
+  const int x = static_cast<int>(i % p.width), y = static_cast<int>(i / p.width % p.height);
+  const int frame = static_cast<int>(i / plane % p.frames), channel = static_cast<int>(i / plane / p.frames);
+  const int64_t token = (int64_t{frame} * (p.height / 2) + y / 2) * (p.width / 2) + x / 2;
+  p.out[i] = p.x[token * p.ldx + (y % 2 * 2 + x % 2) * p.channels + channel];
+}
+
+template <int Threads>
+__global__ __launch_bounds__(Threads) void sinusoid_kernel(const __grid_constant__ SinusoidParams p) {
+  const int64_t i = embed_index<Threads>();
+  const int half = p.cols / 2;
+  if (i >= int64_t{p.rows} * half) return;
+  const int row = static_cast<int>(i / half), k = static_cast<int>(i % half);
+  const double angle = wave_angle(p.t[p.row == nullptr ? row : p.row[row]], k, half);
+  float* out = p.out + row * p.ldo + k;
+  out[p.cos_first ? 0 : half] = static_cast<float>(cos(angle));
+  out[p.cos_first ? half : 0] = static_cast<float>(sin(angle));
+}
+
+template <int Threads>
+__global__ __launch_bounds__(Threads) void activation_kernel(const __grid_constant__ ActivationParams p) {
+  const int64_t i = embed_index<Threads>();
+  if (i >= int64_t{p.rows} * p.cols) return;
+  const int64_t row = i / p.cols, col = i % p.cols;
+  p.y[row * p.ldy + col] = activate(p.x[row * p.ldx + col], p.act);
+}
+
+template <int Threads>
+__global__ __launch_bounds__(Threads) void modulation_kernel(const __grid_constant__ ModulationParams p) {
+  const int64_t i = embed_index<Threads>();
+  if (i >= int64_t{p.rows} * p.cols) return;
+  const int64_t row = i / p.cols, col = i % p.cols;
+  p.out[row * p.ldo + col] = p.table[col] + p.time[row * p.ldt + (p.time_cols == p.cols ? col : col % p.time_cols)];
+}
+
+/// Each chooses the tile and calls launch(shape, kernel, params). Nothing is launched for impossible sizes: false.
+template <typename Launch>
+bool launch_patchify(const PatchifyParams& p, Launch&& launch) {
+  const int64_t channels = p.channels[0] + p.channels[1];
+  const int64_t pairs = 2 * channels * p.frames * (p.height / 2) * (p.width / 2);
+  if (pairs < 1 || p.height % 2 || p.width % 2) return false;
+  launch(LaunchShape{.grid_x = embed_blocks(pairs), .threads = kEmbedThreads}, patchify_kernel<kEmbedThreads>, p);
+  return true;
+}
+template <typename Launch>
+bool launch_unpatchify(const UnpatchifyParams& p, Launch&& launch) {
+  const int64_t n = int64_t{p.channels} * p.frames * p.height * p.width;
+  if (n < 1 || p.height % 2 || p.width % 2) return false;
+  launch(LaunchShape{.grid_x = embed_blocks(n), .threads = kEmbedThreads}, unpatchify_kernel<kEmbedThreads>, p);
+  return true;
+}
+template <typename Launch>
+bool launch_sinusoid(const SinusoidParams& p, Launch&& launch) {
+  if (p.rows < 1 || p.cols < 2 || p.cols % 2) return false;
+  launch(LaunchShape{.grid_x = embed_blocks(int64_t{p.rows} * p.cols / 2), .threads = kEmbedThreads},
+         sinusoid_kernel<kEmbedThreads>, p);
+  return true;
+}
+template <typename Launch>
+bool launch_activation(const ActivationParams& p, Launch&& launch) {
+  if (p.rows < 1 || p.cols < 1) return false;
+  launch(LaunchShape{.grid_x = embed_blocks(int64_t{p.rows} * p.cols), .threads = kEmbedThreads},
+         activation_kernel<kEmbedThreads>, p);
+  return true;
+}
+template <typename Launch>
+bool launch_modulation(const ModulationParams& p, Launch&& launch) {
+  if (p.rows < 1 || p.cols < 1 || p.time_cols < 1 || p.cols % p.time_cols) return false;
+  launch(LaunchShape{.grid_x = embed_blocks(int64_t{p.rows} * p.cols), .threads = kEmbedThreads},
+         modulation_kernel<kEmbedThreads>, p);
+  return true;
+}
+
+}  // namespace wam::kernels::cuda

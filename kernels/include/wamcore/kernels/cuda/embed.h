@@ -1,0 +1,59 @@
+#pragma once
+
+#include "wamcore/kernels/cuda/bf16.h"
+#include "wamcore/kernels/cuda/launch.h"
+
+namespace wam::kernels::cuda {
+
+/// Cuts latents into patches of 1 x 2 x 2, channel slowest. Sources are concatenated along the channels.
+struct PatchifyParams {
+  const float* source[2] = {};                // each [channels[i], frames, height, width]
+  int32_t channels[2] = {0, 0};               // 0: no such source
+  int32_t frames = 0, height = 0, width = 0;  // height and width are even
+  bf16* out = nullptr;                        // [frames * height/2 * width/2, 4 * sum(channels)], row stride ldo
+  int64_t ldo = 0;
+};
+LaunchResult patchify(const PatchifyParams& p, Stream stream);
+
+/// The inverse for a head whose columns are (row in patch, column in patch, channel), channel fastest.
+struct UnpatchifyParams {
+  const float* x = nullptr;  // [frames * height/2 * width/2, 4 * channels], row stride ldx
+  float* out = nullptr;      // [channels, frames, height, width]
+  int32_t channels = 0, frames = 0, height = 0, width = 0;
+  int64_t ldx = 0;
+};
+LaunchResult unpatchify(const UnpatchifyParams& p, Stream stream);
+
+/// out[i] = [cos(t w_k) | sin(t w_k)] with w_k = 10000^(-k / (cols / 2)); sin first on request. Angles in float64.
+struct SinusoidParams {
+  const float* t = nullptr;      // [time rows], timesteps 0..999
+  const int32_t* row = nullptr;  // [rows], which t each output row uses; nullptr: row i uses t[i]
+  float* out = nullptr;          // [rows, cols], row stride ldo
+  int32_t rows = 0, cols = 0;    // cols is even
+  int64_t ldo = 0;
+  bool cos_first = true;
+};
+LaunchResult sinusoid(const SinusoidParams& p, Stream stream);
+
+enum class Act : uint8_t { none, gelu_tanh, gelu_erf, silu, relu };
+/// y = act(x)
+struct ActivationParams {
+  const float* x = nullptr;  // [rows, cols], row stride ldx
+  float* y = nullptr;        // [rows, cols], row stride ldy; may equal x
+  int32_t rows = 0, cols = 0;
+  int64_t ldx = 0, ldy = 0;
+  Act act = Act::none;
+};
+LaunchResult activation(const ActivationParams& p, Stream stream);
+
+/// out[r, j] = table[j] + time[r, broadcast ? j % time_cols : j]: a block's modulation for every distinct timestep.
+struct ModulationParams {
+  const float* table = nullptr;  // [cols]
+  const float* time = nullptr;   // [rows, time_cols], row stride ldt
+  float* out = nullptr;          // [rows, cols], row stride ldo
+  int32_t rows = 0, cols = 0, time_cols = 0;
+  int64_t ldt = 0, ldo = 0;
+};
+LaunchResult modulation(const ModulationParams& p, Stream stream);
+
+}  // namespace wam::kernels::cuda
