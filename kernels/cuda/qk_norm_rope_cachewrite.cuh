@@ -16,7 +16,7 @@ __global__ __launch_bounds__(Threads) void qk_norm_rope_cachewrite_kernel(
   const int inner = p.heads * p.head_dim;
   const int stored = token - p.store_begin;
   const bool to_cache = part.cache != nullptr && stored >= 0 && stored < p.store_rows;
-  const int64_t row = to_cache ? cache_row(*p.slots, stored) : token;
+  const int64_t row = to_cache ? cache_row(*p.slots, stored + (WAM_PLANTED("slot_off_by_one") ? 1 : 0)) : token;
   bf16* y = (to_cache ? part.cache : part.y) + row * p.heads * p.pitch;  // [heads, pitch]
   const bf16* x = part.x + token * part.ldx;                             // [heads, head_dim]
   const bool rope = part.rope && p.cos != nullptr;
@@ -24,13 +24,13 @@ __global__ __launch_bounds__(Threads) void qk_norm_rope_cachewrite_kernel(
 
   float v[Items][Width];
   float squares = 0.0f;
-#pragma unroll
+WAM_UNROLL
   for (int i = 0; i < Items; ++i) {
     const int at = i * Threads + thread, c = at * Width;
     if (c >= inner) continue;
     load<Width>(v[i], x + c);
     float mine = 0.0f;
-#pragma unroll
+WAM_UNROLL
     for (int j = 0; j < Width; ++j) mine += v[i][j] * v[i][j];
     if (p.per_head) partial[at] = mine;
     squares += mine;
@@ -39,10 +39,10 @@ __global__ __launch_bounds__(Threads) void qk_norm_rope_cachewrite_kernel(
   if (part.norm != nullptr && !p.per_head)
     rstd = inverse_root(block_sum<Threads>(squares, partial), inner, p.eps);
   else
-    __syncthreads();  // all of x is read before y, which may be x, is written; partial is complete
+    __syncthreads();  // partial is complete
 
   const int half = p.head_dim / 2;
-#pragma unroll
+WAM_UNROLL
   for (int i = 0; i < Items; ++i) {
     const int c = (i * Threads + thread) * Width;
     if (c >= inner) continue;
@@ -56,14 +56,14 @@ __global__ __launch_bounds__(Threads) void qk_norm_rope_cachewrite_kernel(
       }
       float w[Width];
       load<Width>(w, part.norm + (p.per_head ? d : c));
-#pragma unroll
+WAM_UNROLL
       for (int j = 0; j < Width; ++j) v[i][j] *= rstd * w[j];
     }
     if (rope) {
       float cosine[Width / 2], sine[Width / 2];
       load<Width / 2>(cosine, p.cos + static_cast<int64_t>(token) * half + d / 2);
       load<Width / 2>(sine, p.sin + static_cast<int64_t>(token) * half + d / 2);
-#pragma unroll
+WAM_UNROLL
       for (int j = 0; j < Width / 2; ++j) {
         const Pair r = rotate({v[i][2 * j], v[i][2 * j + 1]}, cosine[j], sine[j]);
         v[i][2 * j] = r.a, v[i][2 * j + 1] = r.b;

@@ -21,7 +21,8 @@ __device__ __forceinline__ void sampler_element(const SamplerModality& m, const 
   const bool held = m.area > 0 && i / m.area % m.frames >= m.held;
   if (k.moves == 0 || held) return;
   float* const m0_at = m.history + static_cast<int64_t>(step % 3) * m.count;
-  const float* const m1_at = m.history + static_cast<int64_t>((step + 2) % 3) * m.count;
+  const float* const m1_at =
+      m.history + static_cast<int64_t>((step + (WAM_PLANTED("history_off_by_one") ? 1 : 2)) % 3) * m.count;
   const float* const m2_at = m.history + static_cast<int64_t>((step + 1) % 3) * m.count;
   const float x = m.x[i], m0 = k.data_x * x + k.data_v * v;
   const float m1 = k.fix_m1 != 0.0f || k.next_m1 != 0.0f ? m1_at[i] : 0.0f;
@@ -44,7 +45,7 @@ __global__ __launch_bounds__(Threads) void sampler_step_kernel(const __grid_cons
     for (int64_t i = int64_t{blockIdx.x} * Threads + threadIdx.x; i < m.count; i += int64_t{gridDim.x} * Threads)
       sampler_element(m, k, step, static_cast<int32_t>(i), p.executed);
   }
-  __syncthreads();  // every thread of the block has read the step
+  if (!WAM_PLANTED("no_barrier")) __syncthreads();  // every thread of the block has read the step
   if (threadIdx.x != 0) return;
   __threadfence();
   if (atomicAdd(p.ticket, 1u) != gridDim.x * gridDim.y - 1) return;

@@ -1,0 +1,116 @@
+// ln_modulate against its definition in float64, at the widths of the models and at ragged ones.
+#include "cuda/ln_modulate.cuh"
+
+#include <cmath>
+
+#include "launcher.h"
+#include "planted.h"
+
+using namespace sim;
+
+namespace {
+
+struct Case {
+  int rows, cols;
+  bool affine, modulated, based;
+};
+
+struct Data {
+  explicit Data(const Case& c) : ldx(c.cols + 4), ldy(c.cols + 8), ldm(3 * c.cols), time_rows(3) {
+    x = normal((c.rows - 1) * ldx + c.cols, 3.0, 0.5);  // a mean that would eat digits of E[x^2] - E[x]^2
+    y.assign(size_t((c.rows - 1) * ldy + c.cols), kNan);
+    weight = normal(c.cols), bias = normal(c.cols), modulation = normal(ldm * time_rows);
+    shift_base = normal(c.cols), scale_base = normal(c.cols);
+    for (int r = 0; r < c.rows; ++r) time_row.push_back(check::integer(0, time_rows - 1));
+    p = {.x = x.data(), .y = y.data(), .rows = c.rows, .cols = c.cols, .ldx = ldx, .ldy = ldy, .eps = 1e-6f};
+    if (c.affine) p.weight = weight.data(), p.bias = bias.data();
+    if (c.modulated) {
+      p.shift = modulation.data() + c.cols, p.scale = modulation.data() + 2 * c.cols;
+      p.ldm = ldm, p.time_row = time_row.data();
+    }
+    if (c.based) p.shift_base = shift_base.data(), p.scale_base = scale_base.data();
+  }
+  // Row r, column c, in float64; `scale` is how large the terms are that are summed.
+  double want(int r, int c, double* scale) const {
+    const float* row = x.data() + r * ldx;
+    double mean = 0, var = 0;
+    for (int j = 0; j < p.cols; ++j) mean += row[j];
+    mean /= p.cols;
+    for (int j = 0; j < p.cols; ++j) var += (row[j] - mean) * (row[j] - mean);
+    double v = (row[c] - mean) / std::sqrt(var / p.cols + double(p.eps));
+    *scale = 1.0 + std::abs(v);
+    if (p.weight) *scale *= 1 + std::abs(p.weight[c]), v = v * p.weight[c] + p.bias[c];
+    if (p.shift) {
+      const int64_t m = time_row[size_t(r)] * ldm;
+      const double s = p.scale[m + c] + (p.scale_base ? p.scale_base[c] : 0.0);
+      *scale *= 2 + std::abs(s);
+      v = v * (1 + s) + p.shift[m + c] + (p.shift_base ? p.shift_base[c] : 0.0);
+    }
+    return v;
+  }
+  int wrong(const Launcher& launch) {
+    if (!launch_ln_modulate(p, launch)) return -1;
+    int count = 0;
+    for (int r = 0; r < p.rows; ++r) {
+      for (int c = 0; c < int(ldy); ++c) {
+        if (size_t(r * ldy + c) >= y.size()) break;
+        const bf16 got = y[size_t(r * ldy + c)];
+        double scale = 1;
+        if (c < p.cols && p.cols > 64 && c % 7)
+          continue;  // the definition is slow; the last column is always looked at
+        count += c < p.cols ? !rounded(got, want(r, c, &scale), scale, 2e-5) : !is_nan(got);
+      }
+    }
+    return count;
+  }
+
+  int64_t ldx, ldy, ldm;
+  int time_rows;
+  std::vector<float> x, weight, bias, modulation, shift_base, scale_base;
+  std::vector<int32_t> time_row;
+  std::vector<bf16> y;
+  LnModulateParams p;
+};
+
+}  // namespace
+
+TEST(equals_its_definition) {
+  for (const int cols : {2, 5, 64, 100, 127, 512, 516, 1024, 1536, 3072, 5120, 5124, 8192})
+    for (const auto& [affine, modulated, based] :
+         {std::tuple{false, false, false}, {true, false, false}, {false, true, false}, {false, true, true}}) {
+      Data d({cols > 2000 ? 2 : 5, cols, affine, modulated, based});
+      const int wrong = d.wrong({.seed = seed()});
+      if (wrong)
+        std::printf("  cols %d affine %d modulated %d based %d: %d wrong\n", cols, affine, modulated, based, wrong);
+      CHECK(wrong == 0);
+    }
+}
+
+TEST(unaligned_rows_take_the_narrow_path) {
+  Data d({3, 64, false, true, false});
+  d.x.insert(d.x.begin(), 0.0f);
+  d.p.x = d.x.data() + 1;
+  CHECK(!ln_modulate_by_four(d.p));
+  Data aligned({3, 64, false, true, false});
+  CHECK(ln_modulate_by_four(aligned.p));
+}
+
+TEST(impossible_sizes_are_refused) {
+  Data d({1, 8, false, false, false});
+  for (const auto& [rows, cols] : {std::pair{0, 8}, {1, 0}, {1, kLnMostColumns + 1}}) {
+    LnModulateParams p = d.p;
+    p.rows = rows, p.cols = cols;
+    CHECK(!launch_ln_modulate(p, Launcher{}));
+  }
+}
+
+TEST(a_missing_barrier_is_caught) {
+  int caught = 0;
+  for (unsigned s = 1; s <= 5; ++s) {
+    Data d({2, 512, false, true, false});
+    caught += d.wrong({.seed = s, .planted = "no_barrier"}) != 0;
+  }
+  CHECK(caught == 5);
+}
+
+CHECK_MAIN()

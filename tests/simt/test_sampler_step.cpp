@@ -1,0 +1,147 @@
+// sampler_step over whole schedules against the recurrences in float64, with guidance, skipped steps, held frames.
+#include "cuda/sampler_step.cuh"
+
+#include <cmath>
+
+#include "launcher.h"
+
+using namespace sim;
+
+namespace {
+
+// Coefficients as a solver would make them: fresh, with the zeros of a first and second step.
+std::vector<StepCoefficients> fresh_steps(int steps, int moving) {
+  std::vector<StepCoefficients> out(static_cast<size_t>(steps));
+  for (int i = 0; i < steps; ++i) {
+    StepCoefficients& k = out[size_t(i)];
+    const auto number = [] { return float(check::uniform(-1.5, 1.5)); };
+    k = {.data_x = number(), .data_v = number(), .fix_x = i ? 0.0f : 1.0f, .next_x = number(), .next_m0 = number()};
+    if (i > 0) k.fix_last = number(), k.fix_m0 = number(), k.fix_m1 = number(), k.next_m1 = number();
+    if (i > 1) k.fix_m2 = number();
+    k.moves = i < moving;
+  }
+  return out;
+}
+
+struct Modality {
+  Modality(int n, int step_count, int moving, bool guided) : steps(fresh_steps(step_count, moving)) {
+    x = normal(n), conditional = normal(n), unconditional = normal(n);
+    for (auto* v : {&velocity, &last}) v->assign(size_t(n), NAN);
+    history.assign(size_t(3 * n), NAN);
+    want.assign(x.begin(), x.end());
+    params = {.x = x.data(),
+              .conditional = conditional.data(),
+              .unconditional = guided ? unconditional.data() : nullptr,
+              .velocity = velocity.data(),
+              .last = last.data(),
+              .history = history.data(),
+              .steps = steps.data(),
+              .count = n,
+              .guidance = guided ? 5.0f : 1.0f};
+    for (auto* v : {&v_, &last_, &m0_, &m1_, &m2_}) v->assign(size_t(n), 0.0);
+  }
+  void new_velocities() {
+    const auto copy = [](std::vector<float>& to) { to = normal(int64_t(to.size())); };
+    copy(conditional), copy(unconditional);
+    params.conditional = conditional.data();
+    if (params.unconditional) params.unconditional = unconditional.data();
+  }
+  void advance(int step, bool executed) {
+    const StepCoefficients& k = steps[size_t(step)];
+    for (size_t i = 0; i < want.size(); ++i) {
+      if (executed)
+        v_[i] = params.unconditional
+                    ? unconditional[i] + double(params.guidance) * (double(conditional[i]) - unconditional[i])
+                    : conditional[i];
+      if (!k.moves || (params.area && int(i) / params.area % params.frames >= params.held)) continue;
+      m2_[i] = m1_[i], m1_[i] = m0_[i], m0_[i] = k.data_x * want[i] + k.data_v * v_[i];
+      last_[i] = k.fix_x * want[i] + k.fix_last * last_[i] + k.fix_m0 * m0_[i] + k.fix_m1 * m1_[i] + k.fix_m2 * m2_[i];
+      want[i] = k.next_x * last_[i] + k.next_m0 * m0_[i] + k.next_m1 * m1_[i];
+    }
+  }
+  double error() const { return check::relative_error(x, want, want.size()); }
+
+  std::vector<StepCoefficients> steps;
+  std::vector<float> x, conditional, unconditional, velocity, last, history;
+  std::vector<double> want;
+  SamplerModality params;
+
+ private:
+  std::vector<double> v_, last_, m0_, m1_, m2_;
+};
+
+struct Run {
+  double video = 0, action = 0;
+  int32_t step = 0;
+  std::vector<float> timesteps;
+};
+
+Run whole_schedule(int video, int action, int steps, bool guided, const Launcher& launch) {
+  Modality a(video, steps, steps - 1, guided), b(action, steps, steps, false);
+  a.params.area = 6, a.params.frames = 3, a.params.held = 2;
+  Run run;
+  uint32_t ticket = 0;
+  const std::vector<float> table = normal(steps * 4);
+  run.timesteps.assign(table.begin(), table.begin() + 4);
+  for (int i = 0; i < steps; ++i) {
+    const bool executed = i % 3 != 2;
+    if (executed) a.new_velocities(), b.new_velocities();
+    SamplerStepParams p{.modality = {a.params, b.params},
+                        .executed = executed,
+                        .step = &run.step,
+                        .ticket = &ticket,
+                        .steps = steps,
+                        .timestep_table = table.data(),
+                        .timesteps = run.timesteps.data(),
+                        .time_rows = 4};
+    CHECK(launch_sampler_step(p, launch));
+    a.advance(i, executed), b.advance(i, executed);
+    CHECK(ticket == 0);
+    const size_t row = size_t(std::min(i + 1, steps - 1)) * 4;
+    if (!*launch.planted) CHECK(std::equal(run.timesteps.begin(), run.timesteps.end(), table.begin() + int64_t(row)));
+  }
+  run.video = a.error(), run.action = b.error();
+  return run;
+}
+
+}  // namespace
+
+TEST(equals_the_recurrence) {
+  for (const auto& [video, action] : {std::pair{1, 1}, {36, 7}, {700, 5}, {255, 1000}})
+    for (const bool guided : {false, true}) {
+      const Run run = whole_schedule(video, action, 6, guided, {.seed = seed()});
+      CHECK(run.video < 2e-5 && run.action < 2e-5);
+      CHECK(run.step == 6);
+    }
+}
+
+TEST(no_velocity_is_needed_before_it_exists) {
+  // NaN in every buffer that the first steps have not written must not reach x
+  const Run run = whole_schedule(36, 7, 3, true, {.seed = seed()});
+  CHECK(std::isfinite(run.video) && std::isfinite(run.action));
+}
+
+TEST(steps_beyond_the_schedule_change_nothing) {
+  Modality a(10, 2, 2, false), b(10, 2, 2, false);
+  int32_t step = 2;
+  uint32_t ticket = 0;
+  float table[2] = {1, 2}, timestep = 7;
+  SamplerStepParams p{.modality = {a.params, b.params}, .step = &step, .ticket = &ticket, .steps = 2};
+  p.timestep_table = table, p.timesteps = &timestep, p.time_rows = 1;
+  CHECK(launch_sampler_step(p, Launcher{}));
+  CHECK(step == 2 && ticket == 0 && timestep == 7 && a.error() == 0 && b.error() == 0);
+}
+
+TEST(planted_bugs_are_caught) {
+  const Run run = whole_schedule(36, 7, 6, true, {.seed = 1, .planted = "history_off_by_one"});
+  CHECK(!(run.video < 2e-5));
+  // a thread that reads the step after the last block has counted it up
+  int caught = 0;
+  for (unsigned s = 1; s <= 5; ++s) {
+    const Run early = whole_schedule(36, 7, 6, true, {.seed = s, .planted = "no_barrier"});
+    caught += !(early.video < 2e-5 && early.action < 2e-5);
+  }
+  CHECK(caught == 5);
+}
+
+CHECK_MAIN()
