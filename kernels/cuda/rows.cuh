@@ -20,12 +20,15 @@ WAM_UNROLL
   return sum;
 }
 
+__device__ __forceinline__ float as_float(bf16 v) { return to_float(v); }
+__device__ __forceinline__ float as_float(float v) { return v; }
+
 /// N neighbours as floats.
 template <int N, typename T>
 __device__ __forceinline__ void load(float (&to)[N], const T* from) {
   const auto v = *reinterpret_cast<const Vec<T, N>*>(from);
 WAM_UNROLL
-  for (int j = 0; j < N; ++j) to[j] = to_float(v.at[j]);
+  for (int j = 0; j < N; ++j) to[j] = as_float(v.at[j]);
 }
 template <int N, typename T>
 __device__ __forceinline__ void store(T* to_place, const float (&from)[N]) {

@@ -26,7 +26,6 @@ WAM_HD inline float to_float(bf16 v) {
   return out;
 #endif
 }
-WAM_HD inline float to_float(float v) { return v; }
 
 /// To the nearest, ties to even; NaN stays NaN.
 WAM_HD inline bf16 to_bf16(float v) {
