@@ -1,13 +1,11 @@
 #include "wamcore/kernels/conv.h"
 
-#include "clones.h"
+#include "variants.h"
 
 namespace wam::kernels {
 namespace {
 
-typedef float Vec __attribute__((vector_size(64)));
-constexpr int64_t kLanes = 16;
-constexpr int64_t kMaxPixels = 12;  // in a tile
+constexpr int64_t kHalf = kConvPanel / 2;  // width of the last panel where that suffices
 
 // A stretch of weights that meets a contiguous stretch of input: one row of taps of one time tap.
 struct Run {
@@ -22,96 +20,85 @@ struct Row {
   int64_t length = 0;         // floats of input in a run
   int64_t step = 0;           // floats from the input of one output pixel to that of the next
   int64_t out = 0, cols = 0;  // channels of y; of this panel
-  Vec bias[2] = {};
+  alignas(64) float bias[kConvPanel] = {};
   float* y = nullptr;
   const float* residual = nullptr;
 };
 
-// By reference: a Vec as a result would have another calling convention on each instruction set.
-[[gnu::always_inline]] inline void load(Vec& v, const float* x) { __builtin_memcpy(&v, x, sizeof v); }
+// Pixels of a tile and its width in vectors, so that its sums stay in registers: AVX-512 has 32 of them, 24 for sums
+// where they are two abreast; the others have 16, of which 12 hold sums.
+template <Isa I, int64_t Width>
+struct Tile {
+  static constexpr int vecs = std::min<int64_t>(2, Width / Simd<I>::lanes);
+  static constexpr int pixels = I == Isa::avx512 ? 12 : 6;
+};
 
-// Pixels x (16 * Vecs) outputs. All loop bounds but the run's are constants, so that the sums stay in registers.
-template <int Vecs, int Pixels>
-[[gnu::always_inline]] inline void tile(const Row& row, int64_t first) {
-  constexpr int kGroups = (Pixels + 2) / 3;
-  Vec a[Pixels][Vecs];
+// Sums of Pixels x (vecs * lanes) outputs, from channel `lane` of a panel that is Width channels wide. All loop bounds
+// but the run's are constants, so that the sums stay in registers.
+template <Isa I, int64_t Width, int Pixels>
+[[gnu::always_inline]] inline void tile(const Row& row, int64_t first, int64_t lane) {
+  using Vec = typename Simd<I>::Vec;
+  constexpr int64_t kLanes = Simd<I>::lanes;
+  constexpr int kVecs = Tile<I, Width>::vecs, kGroups = (Pixels + 2) / 3;
+  Vec a[Pixels][kVecs];
   for (int r = 0; r < Pixels; ++r)
-    for (int v = 0; v < Vecs; ++v) a[r][v] = row.bias[v];
+    for (int v = 0; v < kVecs; ++v) load(a[r][v], row.bias + lane + v * kLanes);
   const int64_t step = row.step;
   for (int64_t i = 0; i < row.count; ++i) {
     // A pointer for every third pixel: more would not fit the address registers.
     const float* x[kGroups];
     for (int g = 0; g < kGroups; ++g) x[g] = row.runs[i].x + (first + 3 * g) * step;
-    const float* w = row.runs[i].w;
+    const float* w = row.runs[i].w + lane;
     for (int64_t l = 0; l < row.length; ++l) {
-      Vec weight[Vecs];
-      for (int v = 0; v < Vecs; ++v) load(weight[v], w + (l * Vecs + v) * kLanes);
+      Vec weight[kVecs];
+      for (int v = 0; v < kVecs; ++v) load(weight[v], w + l * Width + v * kLanes);
       for (int r = 0; r < Pixels; ++r) {
         const float value = x[r / 3][r % 3 * step + l];
-        for (int v = 0; v < Vecs; ++v) a[r][v] += value * weight[v];
+        for (int v = 0; v < kVecs; ++v) a[r][v] += value * weight[v];
       }
     }
   }
   for (int r = 0; r < Pixels; ++r)
-    for (int v = 0; v < Vecs; ++v) {
-      const int64_t at = (first + r) * row.out + v * kLanes, cols = std::min(kLanes, row.cols - v * kLanes);
-      if (cols == kLanes) {
+    for (int v = 0; v < kVecs; ++v) {
+      const int64_t from = lane + v * kLanes, at = (first + r) * row.out + from, cols = row.cols - from;
+      if (cols >= kLanes) {
         Vec before = {};
         if (row.residual) load(before, row.residual + at);
         a[r][v] += before;
-        __builtin_memcpy(row.y + at, &a[r][v], sizeof(Vec));
+        store(row.y + at, a[r][v]);
       } else {
         for (int64_t j = 0; j < cols; ++j) row.y[at + j] = (row.residual ? row.residual[at + j] : 0.0f) + a[r][v][j];
       }
     }
 }
 
-template <int Vecs>
+template <Isa I, int64_t Width, int Pixels>
 [[gnu::always_inline]] inline void tile_of(int64_t pixels, const Row& row, int64_t first) {
-  switch (pixels) {
-    case 1:
-      return tile<Vecs, 1>(row, first);
-    case 2:
-      return tile<Vecs, 2>(row, first);
-    case 3:
-      return tile<Vecs, 3>(row, first);
-    case 4:
-      return tile<Vecs, 4>(row, first);
-    case 5:
-      return tile<Vecs, 5>(row, first);
-    case 6:
-      return tile<Vecs, 6>(row, first);
-    default:
-      break;
+  if constexpr (Pixels > 1) {
+    if (pixels < Pixels) return tile_of<I, Width, Pixels - 1>(pixels, row, first);
   }
-  if constexpr (Vecs == 1) {  // two vectors fill the registers with 6 pixels
-    switch (pixels) {
-      case 7:
-        return tile<1, 7>(row, first);
-      case 8:
-        return tile<1, 8>(row, first);
-      case 9:
-        return tile<1, 9>(row, first);
-      case 10:
-        return tile<1, 10>(row, first);
-      case 11:
-        return tile<1, 11>(row, first);
-      case 12:
-        return tile<1, 12>(row, first);
-      default:
-        break;
-    }
+  constexpr int64_t kChannels = Tile<I, Width>::vecs * Simd<I>::lanes;
+  for (int64_t lane = 0; lane < Width; lane += kChannels) tile<I, Width, Pixels>(row, first, lane);
+}
+
+template <Isa I, int64_t Width>
+[[gnu::always_inline]] inline void pixels_of_row(const ConvParams& p, const Row& row) {
+  constexpr int64_t kMost = Tile<I, Width>::pixels;
+  const int64_t tiles = (p.width + kMost - 1) / kMost;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t x = p.width * t / tiles;
+    tile_of<I, Width, kMost>(p.width * (t + 1) / tiles - x, row, x);
   }
 }
 
 // Panels are 32 channels wide, but the last is 16 wide where that is enough.
 int64_t panels(const ConvShape& s) { return (s.out + kConvPanel - 1) / kConvPanel; }
-int64_t lanes(const ConvShape& s, int64_t panel) { return s.out - panel * kConvPanel <= kLanes ? kLanes : kConvPanel; }
+int64_t lanes(const ConvShape& s, int64_t panel) { return s.out - panel * kConvPanel <= kHalf ? kHalf : kConvPanel; }
 
 Row row_of(const ConvParams& p, int64_t panel, int64_t frame, int64_t y) {
   const ConvShape& s = p.shape;
   const int64_t col = panel * kConvPanel, taps = s.rows * s.cols * s.in;
-  const int64_t padded = (s.out + kLanes - 1) / kLanes * kLanes;
+  const int64_t padded = (s.out + kHalf - 1) / kHalf * kHalf;
   Row row{.length = s.cols * s.in,
           .step = p.stride * s.in,
           .out = s.out,
@@ -119,7 +106,7 @@ Row row_of(const ConvParams& p, int64_t panel, int64_t frame, int64_t y) {
           .y = p.y[frame] + y * p.ldy + col,
           .residual = p.residual ? p.residual[frame] + y * p.ldr + col : nullptr};
   if (p.bias)
-    for (int64_t j = 0; j < row.cols; ++j) row.bias[j / kLanes][j % kLanes] = p.bias[col + j];
+    for (int64_t j = 0; j < row.cols; ++j) row.bias[j] = p.bias[col + j];
   for (int64_t t = 0; t < s.time; ++t) {
     const float* x = p.x[frame * p.time_stride + t];
     if (!x || !(p.live >> t & 1)) continue;
@@ -132,36 +119,23 @@ Row row_of(const ConvParams& p, int64_t panel, int64_t frame, int64_t y) {
 }
 
 // Work item i is (panel, frame, row), panel slowest: the weights of a panel stay in the cache.
-WAMCORE_CLONES void part(const ConvParams& p, int64_t begin, int64_t end, int64_t single) {
+template <Isa I>
+[[gnu::always_inline]] inline void part_loop(const ConvParams& p, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     const int64_t y = i % p.height, frame = i / p.height % p.frames, panel = i / (p.height * p.frames);
     const Row row = row_of(p, panel, frame, y);
-    const bool pair = lanes(p.shape, panel) == kConvPanel;
-    const int64_t most = pair ? 6 : single;
-    for (int64_t x = 0; x < p.width; x += most) {
-      const int64_t pixels = std::min(most, p.width - x);
-      if (pair)
-        tile_of<2>(pixels, row, x);
-      else
-        tile_of<1>(pixels, row, x);
-    }
+    if (lanes(p.shape, panel) == kConvPanel)
+      pixels_of_row<I, kConvPanel>(p, row);
+    else
+      pixels_of_row<I, kHalf>(p, row);
   }
 }
-
-// Pixels of a tile one vector wide: AVX-512 has registers for 12 and to spare, AVX2 just for 6.
-int64_t single_vector_tile() {
-#if defined(__x86_64__)
-  static const bool wide = __builtin_cpu_supports("avx512f");
-  return wide ? kMaxPixels : 6;
-#else
-  return 6;
-#endif
-}
+WAMCORE_VARIANTS(part, (const ConvParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 }  // namespace
 
 int64_t packed_conv_size(const ConvShape& s) {
-  return s.time * ((s.out + kLanes - 1) / kLanes * kLanes) * s.rows * s.cols * s.in;
+  return s.time * ((s.out + kHalf - 1) / kHalf * kHalf) * s.rows * s.cols * s.in;
 }
 
 uint32_t pack_conv(const float* w, const ConvShape& s, float* packed) {
@@ -182,7 +156,7 @@ uint32_t pack_conv(const float* w, const ConvShape& s, float* packed) {
 
 void conv(const ConvParams& p, const Team& team) {
   const auto [begin, end] = team.share(panels(p.shape) * p.frames * p.height);
-  part(p, begin, end, single_vector_tile());
+  part(p, begin, end);
 }
 
 }  // namespace wam::kernels

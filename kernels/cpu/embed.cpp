@@ -3,18 +3,34 @@
 #include <cmath>
 
 #include "activation.h"
-#include "clones.h"
+#include "variants.h"
 
 namespace wam::kernels {
 namespace {
 
-WAMCORE_CLONES void activation_rows(const ActivationParams& p, int64_t begin, int64_t end) {
+template <Isa>
+[[gnu::always_inline]] inline void activation_rows_loop(const ActivationParams& p, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     float* y = p.y + row * p.ldy;
     for (int64_t j = 0; j < p.cols; ++j) y[j] = p.x[row * p.ldx + j];
     activate(p.activation, y, p.cols);
   }
 }
+WAMCORE_VARIANTS(activation_rows, (const ActivationParams& p, int64_t begin, int64_t end), (p, begin, end))
+
+// The columns come in repeats of time_cols, each one run of additions.
+template <Isa>
+[[gnu::always_inline]] inline void modulation_cols_loop(const ModulationParams& p, int64_t begin, int64_t end) {
+  for (int64_t r = 0; r < p.rows; ++r)
+    for (int64_t first = begin; first < end;) {
+      const int64_t at = first % p.time_cols, n = std::min(end - first, p.time_cols - at);
+      const float *table = p.table + first, *time = p.time + r * p.ldt + at;
+      float* out = p.out + r * p.ldo + first;
+      for (int64_t j = 0; j < n; ++j) out[j] = table[j] + time[j];
+      first += n;
+    }
+}
+WAMCORE_VARIANTS(modulation_cols, (const ModulationParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 }  // namespace
 
@@ -27,9 +43,13 @@ void sinusoid(const SinusoidParams& p, const Team& team) {
   const int64_t half = p.cols / 2;
   const auto [begin, end] = team.share(p.rows);
   for (int64_t i = begin; i < end; ++i) {
+    float* row = p.out + i * p.ldo;
+    if (p.row && i > begin && p.row[i] == p.row[i - 1]) {  // all actions of a block share their timestep
+      std::copy(row - p.ldo, row - p.ldo + 2 * half, row);
+      continue;
+    }
     const double t = p.t[p.row ? p.row[i] : i];
-    float* c = p.out + i * p.ldo + (p.cos_first ? 0 : half);
-    float* s = p.out + i * p.ldo + (p.cos_first ? half : 0);
+    float *c = row + (p.cos_first ? 0 : half), *s = row + (p.cos_first ? half : 0);
     for (int64_t k = 0; k < half; ++k) {
       const double angle = t * std::pow(10000.0, -static_cast<double>(k) / static_cast<double>(half));
       c[k] = static_cast<float>(std::cos(angle));
@@ -69,8 +89,7 @@ void unpatchify(const UnpatchifyParams& p, const Team& team) {
 
 void modulation(const ModulationParams& p, const Team& team) {
   const auto [begin, end] = team.share(p.cols, 16);
-  for (int64_t r = 0; r < p.rows; ++r)
-    for (int64_t j = begin; j < end; ++j) p.out[r * p.ldo + j] = p.table[j] + p.time[r * p.ldt + j % p.time_cols];
+  modulation_cols(p, begin, end);
 }
 
 void combine(const CombineParams& p, const Team& team) {

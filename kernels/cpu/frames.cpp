@@ -1,6 +1,6 @@
 #include "wamcore/kernels/frames.h"
 
-#include "clones.h"
+#include "variants.h"
 
 namespace wam::kernels {
 namespace {
@@ -9,7 +9,8 @@ namespace {
   return x < low ? low : x > high ? high : x;
 }
 
-WAMCORE_CLONES void affine_rows(const AffineParams& p, int64_t begin, int64_t end) {
+template <Isa>
+[[gnu::always_inline]] inline void affine_rows_loop(const AffineParams& p, int64_t begin, int64_t end) {
   const int64_t n = p.channels;
   const bool together = p.at_x.channel == 1 && p.at_y.channel == 1;
   for (int64_t i = begin; i < end; ++i)
@@ -26,8 +27,10 @@ WAMCORE_CLONES void affine_rows(const AffineParams& p, int64_t begin, int64_t en
       }
     }
 }
+WAMCORE_VARIANTS(affine_rows, (const AffineParams& p, int64_t begin, int64_t end), (p, begin, end))
 
-WAMCORE_CLONES void upsample_rows(const UpsampleParams& p, int64_t begin, int64_t end) {
+template <Isa>
+[[gnu::always_inline]] inline void upsample_rows_loop(const UpsampleParams& p, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i)
     for (int64_t j = 0; j < 2 * p.width; ++j) {
       const float* x = p.x + i / 2 * p.at_x.row + j / 2 * p.at_x.pixel;
@@ -35,6 +38,7 @@ WAMCORE_CLONES void upsample_rows(const UpsampleParams& p, int64_t begin, int64_
       for (int64_t c = 0; c < p.channels; ++c) y[c] = x[c];
     }
 }
+WAMCORE_VARIANTS(upsample_rows, (const UpsampleParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 // Copies between the channels of a small picture and the squares of a large one, whichever way `copy` goes.
 template <typename Copy>
@@ -82,7 +86,8 @@ constexpr int64_t kMaxFold = 128;  // pixels that fold into one; the codecs fold
     }
 }
 
-WAMCORE_CLONES void average_down_rows(const AverageDownParams& p, int64_t begin, int64_t end) {
+template <Isa>
+[[gnu::always_inline]] inline void average_down_rows_loop(const AverageDownParams& p, int64_t begin, int64_t end) {
   const int64_t fold = p.time * p.square * p.square, count = p.in * fold / p.out;
   const int64_t parts = fold % count == 0 ? fold / count : 0;
   for (int64_t i = begin; i < end; ++i)
@@ -101,6 +106,7 @@ WAMCORE_CLONES void average_down_rows(const AverageDownParams& p, int64_t begin,
         average_pixel(source, fold, p.in, count, y);
     }
 }
+WAMCORE_VARIANTS(average_down_rows, (const AverageDownParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 // Output o repeats channel (o * fold + place) / repeats. Divisions are slow, so the quotient is carried along.
 [[gnu::always_inline]] inline void repeat_pixel(const float* x, int64_t fold, int64_t repeats, int64_t place,
@@ -115,7 +121,8 @@ WAMCORE_CLONES void average_down_rows(const AverageDownParams& p, int64_t begin,
   }
 }
 
-WAMCORE_CLONES void repeat_up_rows(const RepeatUpParams& p, int64_t begin, int64_t end) {
+template <Isa>
+[[gnu::always_inline]] inline void repeat_up_rows_loop(const RepeatUpParams& p, int64_t begin, int64_t end) {
   const int64_t fold = p.time * p.square * p.square, repeats = p.out * fold / p.in;
   for (int64_t i = begin; i < end; ++i)
     for (int64_t j = 0; j < p.width; ++j)
@@ -124,6 +131,7 @@ WAMCORE_CLONES void repeat_up_rows(const RepeatUpParams& p, int64_t begin, int64
                      (p.at * p.square + i % p.square) * p.square + b, p.out,
                      p.y + i * p.at_y.row + (j * p.square + b) * p.at_y.pixel);
 }
+WAMCORE_VARIANTS(repeat_up_rows, (const RepeatUpParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 }  // namespace
 

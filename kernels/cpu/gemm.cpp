@@ -1,55 +1,53 @@
 #include "wamcore/kernels/gemm.h"
 
 #include "activation.h"
-#include "clones.h"
+#include "variants.h"
 
 namespace wam::kernels {
 namespace {
 
-// Rows of x that one pass over a weight panel serves: 6 rows x 32 columns keep 12 AVX-512 accumulators busy.
-constexpr int64_t kRows = 6;
+// How many outputs a tile has, so that its sums stay in registers: AVX-512 has 32 of them, 24 for sums and two for
+// weights; the others have 16, of which 12 hold sums.
+template <Isa I>
+struct Tile {
+  static constexpr int rows = I == Isa::avx512 ? 12 : 6;
+  static constexpr int vecs = 2;
+  static constexpr int64_t cols = vecs * Simd<I>::lanes;
+};
 
-// Accumulates Rows x kPanel outputs; kept apart so that each row count is fully unrolled.
-template <int Rows>
+// Sums Rows x Tile::cols outputs into acc [Rows, kPanel]; kept apart so that each row count is fully unrolled.
+template <Isa I, int Rows>
 [[gnu::always_inline]] inline void tile(const float* x, int64_t ldx, const float* w, int64_t k, float* acc) {
-  typedef float Vec __attribute__((vector_size(64)));
-  Vec a[Rows][2];
-  for (int r = 0; r < Rows; ++r) a[r][0] = a[r][1] = Vec{};
+  using Vec = typename Simd<I>::Vec;
+  constexpr int kGroups = (Rows + 2) / 3, kVecs = Tile<I>::vecs;
+  constexpr int64_t kLanes = Simd<I>::lanes;
+  const float* at[kGroups];  // a pointer for every third row: more would not fit the address registers
+  for (int g = 0; g < kGroups; ++g) at[g] = x + 3 * g * ldx;
+  Vec a[Rows][kVecs];
+  for (int r = 0; r < Rows; ++r)
+    for (int v = 0; v < kVecs; ++v) a[r][v] = Vec{};
   for (int64_t i = 0; i < k; ++i) {
-    Vec w0, w1;
-    __builtin_memcpy(&w0, w + i * kPanel, 64);
-    __builtin_memcpy(&w1, w + i * kPanel + 16, 64);
+    Vec weight[kVecs];
+    for (int v = 0; v < kVecs; ++v) load(weight[v], w + i * kPanel + v * kLanes);
     for (int r = 0; r < Rows; ++r) {
-      const float xi = x[r * ldx + i];
-      a[r][0] += xi * w0;
-      a[r][1] += xi * w1;
+      const float value = at[r / 3][r % 3 * ldx + i];
+      for (int v = 0; v < kVecs; ++v) a[r][v] += value * weight[v];
     }
   }
-  for (int r = 0; r < Rows; ++r) {
-    __builtin_memcpy(acc + r * kPanel, &a[r][0], 64);
-    __builtin_memcpy(acc + r * kPanel + 16, &a[r][1], 64);
-  }
+  for (int r = 0; r < Rows; ++r)
+    for (int v = 0; v < kVecs; ++v) store(acc + r * kPanel + v * kLanes, a[r][v]);
 }
 
+template <Isa I, int Rows>
 [[gnu::always_inline]] inline void tile_rows(int64_t rows, const float* x, int64_t ldx, const float* w, int64_t k,
                                              float* acc) {
-  switch (rows) {
-    case 1:
-      return tile<1>(x, ldx, w, k, acc);
-    case 2:
-      return tile<2>(x, ldx, w, k, acc);
-    case 3:
-      return tile<3>(x, ldx, w, k, acc);
-    case 4:
-      return tile<4>(x, ldx, w, k, acc);
-    case 5:
-      return tile<5>(x, ldx, w, k, acc);
-    default:
-      return tile<6>(x, ldx, w, k, acc);
+  if constexpr (Rows > 1) {
+    if (rows < Rows) return tile_rows<I, Rows - 1>(rows, x, ldx, w, k, acc);
   }
+  for (int64_t col = 0; col < kPanel; col += Tile<I>::cols) tile<I, Rows>(x, ldx, w + col, k, acc + col);
 }
 
-[[gnu::always_inline]] inline void store(const GemmParams& p, int64_t row, int64_t rows, int64_t col, int64_t cols,
+[[gnu::always_inline]] inline void finish(const GemmParams& p, int64_t row, int64_t rows, int64_t col, int64_t cols,
                                          float* acc) {
   for (int64_t r = 0; r < rows; ++r) {
     float* a = acc + r * kPanel;
@@ -71,18 +69,22 @@ template <int Rows>
 }
 
 // Computes the column panels [begin, end) for all rows.
-WAMCORE_CLONES void panels(const GemmParams& p, int64_t begin, int64_t end) {
-  alignas(64) float acc[kRows * kPanel];
+template <Isa I>
+[[gnu::always_inline]] inline void panels_loop(const GemmParams& p, int64_t begin, int64_t end) {
+  constexpr int64_t kMost = Tile<I>::rows;
+  const int64_t tiles = (p.m + kMost - 1) / kMost;
+  alignas(64) float acc[kMost * kPanel];
   for (int64_t panel = begin; panel < end; ++panel) {
     const float* w = p.w + panel * kPanel * p.k;
     const int64_t col = panel * kPanel, cols = std::min(kPanel, p.n - col);
-    for (int64_t row = 0; row < p.m; row += kRows) {
-      const int64_t rows = std::min(kRows, p.m - row);
-      tile_rows(rows, p.x + row * p.ldx, p.ldx, w, p.k, acc);
-      store(p, row, rows, col, cols, acc);
+    for (int64_t t = 0; t < tiles; ++t) {  // rows in equal shares: 13 as 7 and 6, not as 12 and 1
+      const int64_t row = p.m * t / tiles, rows = p.m * (t + 1) / tiles - row;
+      tile_rows<I, kMost>(rows, p.x + row * p.ldx, p.ldx, w, p.k, acc);
+      finish(p, row, rows, col, cols, acc);
     }
   }
 }
+WAMCORE_VARIANTS(panels, (const GemmParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 }  // namespace
 
@@ -100,7 +102,7 @@ void gemm(const GemmParams& p, const Team& team) {
     return;
   }
   // Few columns (a head of a handful of outputs): share the rows instead.
-  const auto [begin, end] = team.share(p.m, kRows);
+  const auto [begin, end] = team.share(p.m);
   if (begin == end) return;
   GemmParams part = p;
   part.x += begin * p.ldx;

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "activation.h"
-#include "clones.h"
+#include "variants.h"
 
 namespace wam::kernels {
 namespace {
@@ -36,7 +36,8 @@ template <typename F>
   return total + sum16(part);
 }
 
-WAMCORE_CLONES void layer_norm_rows(const LayerNormParams& p, int64_t begin, int64_t end) {
+template <Isa>
+[[gnu::always_inline]] inline void layer_norm_rows_loop(const LayerNormParams& p, int64_t begin, int64_t end) {
   const int64_t n = p.cols;
   for (int64_t row = begin; row < end; ++row) {
     const float* x = p.x + row * p.ldx;
@@ -55,8 +56,10 @@ WAMCORE_CLONES void layer_norm_rows(const LayerNormParams& p, int64_t begin, int
     }
   }
 }
+WAMCORE_VARIANTS(layer_norm_rows, (const LayerNormParams& p, int64_t begin, int64_t end), (p, begin, end))
 
-WAMCORE_CLONES void qk_norm_rope_rows(const QkNormRopeParams& p, int64_t begin, int64_t end) {
+template <Isa>
+[[gnu::always_inline]] inline void qk_norm_rope_rows_loop(const QkNormRopeParams& p, int64_t begin, int64_t end) {
   const int64_t width = p.heads * p.head_dim, half = p.head_dim / 2;
   for (int64_t row = begin; row < end; ++row) {
     const float* x = p.x + row * p.ldx;
@@ -80,9 +83,11 @@ WAMCORE_CLONES void qk_norm_rope_rows(const QkNormRopeParams& p, int64_t begin, 
     }
   }
 }
+WAMCORE_VARIANTS(qk_norm_rope_rows, (const QkNormRopeParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 // A pixel has few channels: the activation runs over many at once.
-WAMCORE_CLONES void channel_norm_rows(const ChannelNormParams& p, int64_t begin, int64_t end) {
+template <Isa>
+[[gnu::always_inline]] inline void channel_norm_rows_loop(const ChannelNormParams& p, int64_t begin, int64_t end) {
   const int64_t n = p.cols, block = std::max<int64_t>(1, 2048 / n);
   const float length = std::sqrt(static_cast<float>(n));
   for (int64_t first = begin; first < end; first += block) {
@@ -98,6 +103,7 @@ WAMCORE_CLONES void channel_norm_rows(const ChannelNormParams& p, int64_t begin,
     if (p.silu) activate(Activation::silu, p.y + first * n, (last - first) * n);
   }
 }
+WAMCORE_VARIANTS(channel_norm_rows, (const ChannelNormParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 }  // namespace
 

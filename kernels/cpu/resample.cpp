@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "clones.h"
+#include "variants.h"
 
 namespace wam::kernels {
 namespace {
@@ -87,7 +87,8 @@ void add_bicubic(ResampleWeights& a, int64_t i) {
 }
 
 // Work item i is (outer, target sample).
-WAMCORE_CLONES void part(const ResampleParams& p, int64_t begin, int64_t end) {
+template <Isa>
+[[gnu::always_inline]] inline void part_loop(const ResampleParams& p, int64_t begin, int64_t end) {
   const ResampleWeights& a = *p.weights;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t o = i / a.to, t = i % a.to;
@@ -95,6 +96,7 @@ WAMCORE_CLONES void part(const ResampleParams& p, int64_t begin, int64_t end) {
            a.count[static_cast<size_t>(t)], p.inner, p.y + o * p.ldy + t * p.inner);
   }
 }
+WAMCORE_VARIANTS(part, (const ResampleParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 }  // namespace
 

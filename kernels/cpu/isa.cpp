@@ -1,0 +1,56 @@
+#include "wamcore/kernels/isa.h"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "variants.h"
+
+namespace wam::kernels {
+namespace {
+
+constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512};
+
+Isa choose(const char* wanted) {
+  if (!wanted || !*wanted) return isa_available(Isa::avx512) ? Isa::avx512 : isa_available(Isa::avx2) ? Isa::avx2 : Isa::portable;
+  std::string names;
+  for (const Isa each : kAll) {
+    if (!isa_available(each)) continue;
+    if (std::string(wanted) == isa_name(each)) return each;
+    names += (names.empty() ? "" : ", ") + std::string(isa_name(each));
+  }
+  throw std::invalid_argument("WAMCORE_CPU_ISA: wanted one that this CPU has (" + names + "), got " + wanted);
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::avx512:
+      return "avx512";
+    case Isa::avx2:
+      return "avx2";
+    default:
+      return "portable";
+  }
+}
+
+bool isa_available(Isa isa) {
+#if WAMCORE_X86_VARIANTS
+  // What the levels x86-64-v3 and v4 add that a CPU could lack while it has the rest.
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  if (isa == Isa::avx2) return v3;
+  if (isa == Isa::avx512)
+    return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+#endif
+  return isa == Isa::portable;
+}
+
+Isa isa() {
+  static const Isa chosen = choose(std::getenv("WAMCORE_CPU_ISA"));
+  return chosen;
+}
+
+}  // namespace wam::kernels
