@@ -113,7 +113,7 @@ void CpuProgram::node(const SelfAttentionNode& n, const std::string& label, cons
   for (const SelfAttentionPart& part : n.parts) {
     const Array hidden = at(part.hidden, b), m = at(part.modulation, b);
     ops_.gemm({.x = out.data + part.begin * inner,
-               .w = weight(part.wo),
+               .w = matrix(part.wo),
                .bias = weight(part.bo),
                .y = hidden.data,
                .m = hidden.rows,
@@ -174,7 +174,7 @@ void CpuProgram::node(const CrossAttentionNode& n, const std::string& label, con
   }
   tap(b, label, out, ".attention");
   ops_.gemm({.x = out.data,
-             .w = weight(n.wo),
+             .w = matrix(n.wo),
              .bias = weight(n.bo),
              .y = hidden.data,
              .m = hidden.rows,

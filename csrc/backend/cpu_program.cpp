@@ -42,7 +42,7 @@ void CpuProgram::tap(const Bindings& b, const std::string& label, const Array& a
 
 void CpuProgram::linear(const Array& in, const Array& out, WeightId weight_id, WeightId bias) const {
   ops_.gemm({.x = in.data,
-             .w = weight(weight_id),
+             .w = matrix(weight_id),
              .bias = weight(bias),
              .y = out.data,
              .m = out.rows,
@@ -55,7 +55,7 @@ void CpuProgram::linear(const Array& in, const Array& out, WeightId weight_id, W
 void CpuProgram::node(const LinearNode& n, const std::string& label, const Bindings& b) const {
   const Array in = at(n.in, b), out = at(n.out, b);
   ops_.gemm({.x = in.data,
-             .w = weight(n.weight),
+             .w = matrix(n.weight),
              .bias = weight(n.bias),
              .y = out.data,
              .m = out.rows,
@@ -172,7 +172,7 @@ void CpuProgram::node(const FeedForwardNode& n, const std::string& label, const 
                    .time_row = n.time_row.data()});
   tap(b, label, z, ".norm2");
   ops_.gemm({.x = z.data,
-             .w = weight(n.w1),
+             .w = matrix(n.w1),
              .bias = weight(n.b1),
              .y = up.data,
              .m = up.rows,
@@ -183,7 +183,7 @@ void CpuProgram::node(const FeedForwardNode& n, const std::string& label, const 
              .activation = kernels::Activation::gelu_tanh});
   tap(b, label, up, ".gelu");
   ops_.gemm({.x = up.data,
-             .w = weight(n.w2),
+             .w = matrix(n.w2),
              .bias = weight(n.b2),
              .y = hidden.data,
              .m = hidden.rows,
@@ -222,9 +222,9 @@ void FusedCpuProgram::node(const FeedForwardNode& n, const std::string& label, c
                       .gate = m.data + 5 * dim,
                       .ldm = m.stride,
                       .time_row = n.time_row.data(),
-                      .w1 = weight(n.w1),
+                      .w1 = matrix(n.w1),
                       .b1 = weight(n.b1),
-                      .w2 = weight(n.w2),
+                      .w2 = matrix(n.w2),
                       .b2 = weight(n.b2),
                       .scratch = b.workspace + scratch_});
   tap(b, label, hidden);

@@ -18,6 +18,7 @@ class CpuProgram : public Program {
   };
   Array at(const Slice& s, const Bindings& b) const;
   const float* weight(WeightId id) const { return weights_->data(id); }
+  kernels::Panels matrix(WeightId id) const { return weights_->panels(id); }
   void tap(const Bindings& b, const std::string& label, const Array& a, const char* part = "") const;
   CpuOps& ops() const { return ops_; }
   int64_t reserve(int64_t floats);  // more workspace, for a derived program's own scratch; gives its offset

@@ -30,6 +30,14 @@ Tensor packed_conv(const WeightSpec& spec, const Tensor& raw, uint32_t& live) {
   return out;
 }
 
+Tensor narrowest(Tensor packed) {
+  const int64_t n = packed.numel();
+  if (!kernels::is_bf16(packed.data<float>(), n)) return packed;
+  Tensor halves({n}, DType::bf16);
+  kernels::to_bf16(packed.data<float>(), n, static_cast<uint16_t*>(halves.raw()));
+  return halves;
+}
+
 // A convolution weight [out, ...] counts as a matrix [out, product of the rest]; category weights [1, in, out] as [in,
 // out].
 Tensor packed(const WeightSpec& spec, const Tensor& raw) {
@@ -50,6 +58,12 @@ Tensor packed(const WeightSpec& spec, const Tensor& raw) {
 
 }  // namespace
 
+kernels::Panels PackedWeights::panels(int id) const {
+  const Tensor& t = tensors_[static_cast<size_t>(id)];
+  if (t.dtype() == DType::bf16) return static_cast<const uint16_t*>(t.raw());
+  return t.data<float>();
+}
+
 PackedWeights::PackedWeights(const WeightTable& table, const WeightSource& source) {
   tensors_.reserve(table.specs().size());
   live_taps_.resize(table.specs().size());
@@ -63,7 +77,7 @@ PackedWeights::PackedWeights(const WeightTable& table, const WeightSource& sourc
         tensors_.push_back(packed_conv(spec, raw, live_taps_[tensors_.size()]));
         break;
       default:
-        tensors_.push_back(packed(spec, raw));
+        tensors_.push_back(narrowest(packed(spec, raw)));
     }
   }
 }

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "wamcore/kernels/gemm.h"
 #include "wamcore/tensor.h"
 
 namespace wam {
@@ -37,10 +38,12 @@ class WeightTable {
 /// Gives a tensor as float32 of exactly that shape, or throws WeightError.
 using WeightSource = std::function<Tensor(const std::string& name, const Shape& shape)>;
 
-/// Weights as the CPU kernels read them: matrices and convolutions in panels, vectors as they are.
+/// Weights as the CPU kernels read them: matrices and convolutions in panels, vectors as they are. Matrices that are exact
+/// in bfloat16, as those of a bfloat16 checkpoint, stay so: half the memory, and half the reading in every pass.
 class PackedWeights {
  public:
   PackedWeights(const WeightTable& table, const WeightSource& source);
+  kernels::Panels panels(int id) const;  // of a matrix
   const float* data(int id) const { return id < 0 ? nullptr : tensors_[static_cast<size_t>(id)].data<float>(); }
   /// Of a convolution: bit t is set when time tap t has a weight other than zero.
   uint32_t live_taps(int id) const { return live_taps_[static_cast<size_t>(id)]; }

@@ -1,10 +1,15 @@
 #include "wamcore/kernels/gemm.h"
 
+#include <algorithm>
+
 #include "activation.h"
 #include "variants.h"
 
 namespace wam::kernels {
 namespace {
+
+constexpr int64_t kRows = 48;    // rows that share a stretch of weights while it is in the first cache
+constexpr int64_t kDepth = 128;  // its length: 16 KiB of floats
 
 // How many outputs a tile has, so that its sums stay in registers: AVX-512 has 32 of them, 24 for sums and two for
 // weights; the others have 16, of which 12 hold sums.
@@ -15,9 +20,22 @@ struct Tile {
   static constexpr int64_t cols = vecs * Simd<I>::lanes;
 };
 
-// Sums Rows x Tile::cols outputs into acc [Rows, kPanel]; kept apart so that each row count is fully unrolled.
-template <Isa I, int Rows>
-[[gnu::always_inline]] inline void tile(const float* x, int64_t ldx, const float* w, int64_t k, float* acc) {
+// A vector of weights: a bfloat16 is the upper half of a float.
+template <Isa I>
+[[gnu::always_inline]] inline void load_weight(typename Simd<I>::Vec& v, const float* w) {
+  load(v, w);
+}
+template <Isa I>
+[[gnu::always_inline]] inline void load_weight(typename Simd<I>::Vec& v, const uint16_t* w) {
+  typename Simd<I>::Halves halves;
+  __builtin_memcpy(&halves, w, sizeof halves);
+  const auto words = __builtin_convertvector(halves, typename Simd<I>::Words) << 16;
+  __builtin_memcpy(&v, &words, sizeof v);
+}
+
+// Adds Rows x Tile::cols sums over k to acc [Rows, kPanel]; kept apart so that each row count is fully unrolled.
+template <Isa I, int Rows, typename Weight>
+[[gnu::always_inline]] inline void tile(const float* x, int64_t ldx, const Weight* w, int64_t k, float* acc) {
   using Vec = typename Simd<I>::Vec;
   constexpr int kGroups = (Rows + 2) / 3, kVecs = Tile<I>::vecs;
   constexpr int64_t kLanes = Simd<I>::lanes;
@@ -25,10 +43,10 @@ template <Isa I, int Rows>
   for (int g = 0; g < kGroups; ++g) at[g] = x + 3 * g * ldx;
   Vec a[Rows][kVecs];
   for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < kVecs; ++v) a[r][v] = Vec{};
+    for (int v = 0; v < kVecs; ++v) load(a[r][v], acc + r * kPanel + v * kLanes);
   for (int64_t i = 0; i < k; ++i) {
     Vec weight[kVecs];
-    for (int v = 0; v < kVecs; ++v) load(weight[v], w + i * kPanel + v * kLanes);
+    for (int v = 0; v < kVecs; ++v) load_weight<I>(weight[v], w + i * kPanel + v * kLanes);
     for (int r = 0; r < Rows; ++r) {
       const float value = at[r / 3][r % 3 * ldx + i];
       for (int v = 0; v < kVecs; ++v) a[r][v] += value * weight[v];
@@ -38,13 +56,44 @@ template <Isa I, int Rows>
     for (int v = 0; v < kVecs; ++v) store(acc + r * kPanel + v * kLanes, a[r][v]);
 }
 
-template <Isa I, int Rows>
-[[gnu::always_inline]] inline void tile_rows(int64_t rows, const float* x, int64_t ldx, const float* w, int64_t k,
+template <Isa I, int Rows, typename Weight>
+[[gnu::always_inline]] inline void tile_rows(int64_t rows, const float* x, int64_t ldx, const Weight* w, int64_t k,
                                              float* acc) {
   if constexpr (Rows > 1) {
     if (rows < Rows) return tile_rows<I, Rows - 1>(rows, x, ldx, w, k, acc);
   }
   for (int64_t col = 0; col < kPanel; col += Tile<I>::cols) tile<I, Rows>(x, ldx, w + col, k, acc + col);
+}
+
+// All tiles of `rows` rows, in equal shares: 13 as 7 and 6, not as 12 and 1.
+template <Isa I, typename Weight>
+[[gnu::always_inline]] inline void block(int64_t rows, const float* x, int64_t ldx, const Weight* w, int64_t k,
+                                         float* acc) {
+  constexpr int64_t kMost = Tile<I>::rows;
+  const int64_t tiles = (rows + kMost - 1) / kMost;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t row = rows * t / tiles;
+    tile_rows<I, kMost>(rows * (t + 1) / tiles - row, x + row * ldx, ldx, w, k, acc + row * kPanel);
+  }
+}
+
+// The same for bfloat16 weights: where several tiles read them they are widened once.
+template <Isa I>
+[[gnu::always_inline]] inline void block_of(int64_t rows, const float* x, int64_t ldx, const uint16_t* w, int64_t k,
+                                            float* acc) {
+  if (rows <= Tile<I>::rows) return block<I>(rows, x, ldx, w, k, acc);
+  alignas(64) float wide[kDepth * kPanel];
+  typename Simd<I>::Vec v;
+  for (int64_t i = 0; i < k * kPanel; i += Simd<I>::lanes) {
+    load_weight<I>(v, w + i);
+    store(wide + i, v);
+  }
+  block<I>(rows, x, ldx, static_cast<const float*>(wide), k, acc);
+}
+template <Isa I>
+[[gnu::always_inline]] inline void block_of(int64_t rows, const float* x, int64_t ldx, const float* w, int64_t k,
+                                            float* acc) {
+  block<I>(rows, x, ldx, w, k, acc);
 }
 
 [[gnu::always_inline]] inline void finish(const GemmParams& p, int64_t row, int64_t rows, int64_t col, int64_t cols,
@@ -69,20 +118,28 @@ template <Isa I, int Rows>
 }
 
 // Computes the column panels [begin, end) for all rows.
-template <Isa I>
-[[gnu::always_inline]] inline void panels_loop(const GemmParams& p, int64_t begin, int64_t end) {
-  constexpr int64_t kMost = Tile<I>::rows;
-  const int64_t tiles = (p.m + kMost - 1) / kMost;
-  alignas(64) float acc[kMost * kPanel];
+template <Isa I, typename Weight>
+[[gnu::always_inline]] inline void panels_of(const GemmParams& p, const Weight* weights, int64_t begin, int64_t end) {
+  alignas(64) float acc[kRows * kPanel];
   for (int64_t panel = begin; panel < end; ++panel) {
-    const float* w = p.w + panel * kPanel * p.k;
+    const Weight* w = weights + panel * kPanel * p.k;
     const int64_t col = panel * kPanel, cols = std::min(kPanel, p.n - col);
-    for (int64_t t = 0; t < tiles; ++t) {  // rows in equal shares: 13 as 7 and 6, not as 12 and 1
-      const int64_t row = p.m * t / tiles, rows = p.m * (t + 1) / tiles - row;
-      tile_rows<I, kMost>(rows, p.x + row * p.ldx, p.ldx, w, p.k, acc);
+    for (int64_t row = 0; row < p.m; row += kRows) {
+      const int64_t rows = std::min(kRows, p.m - row);
+      std::fill_n(acc, rows * kPanel, 0.0f);
+      for (int64_t i = 0; i < p.k; i += kDepth)
+        block_of<I>(rows, p.x + row * p.ldx + i, p.ldx, w + i * kPanel, std::min(kDepth, p.k - i), acc);
       finish(p, row, rows, col, cols, acc);
     }
   }
+}
+
+template <Isa I>
+[[gnu::always_inline]] inline void panels_loop(const GemmParams& p, int64_t begin, int64_t end) {
+  if (p.w.bf16)
+    panels_of<I>(p, p.w.bf16, begin, end);
+  else
+    panels_of<I>(p, p.w.f32, begin, end);
 }
 WAMCORE_VARIANTS(panels, (const GemmParams& p, int64_t begin, int64_t end), (p, begin, end))
 
@@ -92,6 +149,14 @@ void pack_weight(const float* w, int64_t n, int64_t k, float* packed) {
   for (int64_t col = 0; col < n; col += kPanel)
     for (int64_t i = 0; i < k; ++i)
       for (int64_t j = 0; j < kPanel; ++j) *packed++ = col + j < n ? w[(col + j) * k + i] : 0.0f;
+}
+
+bool is_bf16(const float* w, int64_t count) {
+  return std::all_of(w, w + count, [](float x) { return (__builtin_bit_cast(uint32_t, x) & 0xffff) == 0; });
+}
+
+void to_bf16(const float* w, int64_t count, uint16_t* halves) {
+  std::transform(w, w + count, halves, [](float x) { return uint16_t(__builtin_bit_cast(uint32_t, x) >> 16); });
 }
 
 void gemm(const GemmParams& p, const Team& team) {

@@ -37,16 +37,22 @@ template <Isa>
 struct Simd {
   static constexpr int64_t lanes = 4;
   typedef float Vec __attribute__((vector_size(16)));
+  typedef uint32_t Words __attribute__((vector_size(16)));
+  typedef uint16_t Halves __attribute__((vector_size(8)));
 };
 template <>
 struct Simd<Isa::avx2> {
   static constexpr int64_t lanes = 8;
   typedef float Vec __attribute__((vector_size(32)));
+  typedef uint32_t Words __attribute__((vector_size(32)));
+  typedef uint16_t Halves __attribute__((vector_size(16)));
 };
 template <>
 struct Simd<Isa::avx512> {
   static constexpr int64_t lanes = 16;
   typedef float Vec __attribute__((vector_size(64)));
+  typedef uint32_t Words __attribute__((vector_size(64)));
+  typedef uint16_t Halves __attribute__((vector_size(32)));
 };
 
 // By reference: a vector as a result would have another calling convention on each instruction set.

@@ -30,12 +30,20 @@ void as_team(void (*kernel)(const P&, const Team&), const P& p, int size) {
 TEST(gemm_with_every_epilogue) {
   for (int round = 0; round < 60; ++round) {
     const int64_t m = pick(1, 19), n = pick(1, 90), k = pick(1, 70);
-    const auto x = randn(m * k), w = randn(n * k), bias = randn(n), residual = randn(m * n), gate = randn(3 * n);
+    const auto x = randn(m * k), bias = randn(n), residual = randn(m * n), gate = randn(3 * n);
+    auto w = randn(n * k);
+    const bool halves = pick(0, 1);
+    if (halves)
+      for (float& value : w) value = __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, value) & 0xffff0000);
     std::vector<int32_t> rows(m);
     for (auto& r : rows) r = int32_t(pick(0, 2));
     std::vector<float> packed(packed_size(n, k)), y(m * n), want(m * n);
     pack_weight(w.data(), n, k, packed.data());
+    CHECK(is_bf16(packed.data(), packed.size()) == halves);
+    std::vector<uint16_t> packed_halves(packed.size());
+    to_bf16(packed.data(), packed.size(), packed_halves.data());
     GemmParams p{.x = x.data(), .w = packed.data(), .y = y.data(), .m = m, .n = n, .k = k, .ldx = k, .ldy = n};
+    if (halves) p.w = packed_halves.data();
     p.activation = Activation(round % 5);
     if (round & 1) p.bias = bias.data();
     if (round & 2) p.residual = residual.data(), p.ldr = n;

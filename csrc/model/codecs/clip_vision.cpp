@@ -154,7 +154,7 @@ void ClipVision::encode(const Picture& picture, float* out, const Tap* tap) cons
                     patches.data<float>() + (token * 3 + ch) * p * p + y * p);
   const auto linear = [&](const float* in, int64_t rows, int64_t k, int weight, int bias, float* to, int64_t cols) {
     return kernels::GemmParams{.x = in,
-                               .w = weights_->data(weight),
+                               .w = weights_->panels(weight),
                                .bias = weights_->data(bias),
                                .y = to,
                                .m = rows,

@@ -128,7 +128,7 @@ void TextEncoder::encode(const std::vector<int64_t>& ids, int64_t text_len, floa
   };
   const auto matrix = [&](int weight, Tensor& from, Tensor& to) {
     return kernels::GemmParams{.x = data(from),
-                               .w = weights_->data(weight),
+                               .w = weights_->panels(weight),
                                .y = data(to),
                                .m = n,
                                .n = to.dim(1),

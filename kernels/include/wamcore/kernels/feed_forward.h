@@ -16,10 +16,12 @@ struct FeedForwardParams {
   const float* scale = nullptr;  // [time rows, dim], row stride ldm
   const float* gate = nullptr;   // [time rows, dim], row stride ldm
   int64_t ldm = 0;
-  const int32_t* time_row = nullptr;         // [rows]
-  const float *w1 = nullptr, *b1 = nullptr;  // packed [hidden, dim], [hidden]
-  const float *w2 = nullptr, *b2 = nullptr;  // packed [dim, hidden], [dim]
-  float* scratch = nullptr;                  // [team size, kFeedForwardRows * (dim + hidden)]
+  const int32_t* time_row = nullptr;  // [rows]
+  Panels w1;                          // [hidden, dim]
+  const float* b1 = nullptr;          // [hidden]
+  Panels w2;                          // [dim, hidden]
+  const float* b2 = nullptr;          // [dim]
+  float* scratch = nullptr;           // [team size, kFeedForwardRows * (dim + hidden)]
 };
 
 /// Rows a thread carries through the layer at once: their hidden activations stay in its cache.
