@@ -1,8 +1,11 @@
 #include "backend/backend.h"
 
+#include <stdexcept>
+
 #include "backend/cpu_backend.h"
 #include "backend/cuda_loader.h"
 #include "wamcore/error.h"
+#include "wamcore/kernels/isa.h"
 
 namespace wam {
 namespace {
@@ -21,9 +24,14 @@ int gpu_ordinal(const std::string& device) {
 
 }  // namespace
 
+std::string cpu_isa() try { return kernels::isa_name(kernels::isa()); } catch (const std::invalid_argument& e) {
+  throw DeviceError(e.what());
+}
+
 std::shared_ptr<Backend> make_backend(const std::string& device, int threads) {
   if (threads < 0 || threads > 256)
     throw DeviceError("make_backend: threads must be 0 (all) to 256, got " + std::to_string(threads));
+  cpu_isa();  // a wrong name is an error here, not in the middle of a pass
   if (device == "cpu" || device == "auto") return std::make_shared<CpuBackend>(threads, /*fused=*/true);
   if (device == "cpu-ops") return std::make_shared<CpuBackend>(threads, /*fused=*/false);
   if (const int ordinal = gpu_ordinal(device); ordinal >= 0) {

@@ -71,6 +71,10 @@ class Backend {
   virtual std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const PackedWeights> weights) = 0;
 };
 
+/// The instruction set that the CPU's kernels use. Throws DeviceError when WAMCORE_CPU_ISA asks for one that is not
+/// there.
+WAMCORE_API std::string cpu_isa();
+
 /// "cpu": fused layers; "cpu-ops": the plain loop over operations that "cpu" is compared with. Throws DeviceError.
 WAMCORE_API std::shared_ptr<Backend> make_backend(const std::string& device, int threads);
 

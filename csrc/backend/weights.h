@@ -38,8 +38,8 @@ class WeightTable {
 /// Gives a tensor as float32 of exactly that shape, or throws WeightError.
 using WeightSource = std::function<Tensor(const std::string& name, const Shape& shape)>;
 
-/// Weights as the CPU kernels read them: matrices and convolutions in panels, vectors as they are. Matrices that are exact
-/// in bfloat16, as those of a bfloat16 checkpoint, stay so: half the memory, and half the reading in every pass.
+/// Weights as the CPU kernels read them: matrices and convolutions in panels, vectors as they are. Matrices that are
+/// exact in bfloat16, as those of a bfloat16 checkpoint, stay so: half the memory, and half the reading in every pass.
 class PackedWeights {
  public:
   PackedWeights(const WeightTable& table, const WeightSource& source);

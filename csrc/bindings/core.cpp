@@ -1,3 +1,4 @@
+#include "backend/backend.h"
 #include "bind.h"
 #include "wamcore/error.h"
 #include "wamcore/version.h"
@@ -20,6 +21,9 @@ PYBIND11_MODULE(_core, m) {
   wam::bindings::bind_hal(m);
   wam::bindings::bind_safety(m);
   wam::bindings::bind_runner(m);
+  m.def("cpu_isa", wam::cpu_isa,
+        "Instruction set that the CPU kernels use: avx512, avx2 or portable; WAMCORE_CPU_ISA forces one.\n\n"
+        "Raises:\n    DeviceError: WAMCORE_CPU_ISA names one that this CPU lacks.");
   auto components = m.def_submodule("components", "Parts of a model by themselves, for comparison and debugging.");
   wam::bindings::bind_dit(components);
   wam::bindings::bind_encoders(components);

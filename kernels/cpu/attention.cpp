@@ -89,8 +89,7 @@ template <Isa I, int N>
   for (; i + kLanes <= d; i += kLanes) add(i, std::integral_constant<int, 1>{});
   for (; i < d; ++i)
     for (int r = 0; r < N; ++r)
-      for (int64_t j = 0; j < tile.keys; ++j)
-        state.acc[(first + r) * d + i] += weight[r][j] * tile.v[j * tile.ldv + i];
+      for (int64_t j = 0; j < tile.keys; ++j) state.acc[(first + r) * d + i] += weight[r][j] * tile.v[j * tile.ldv + i];
 }
 
 template <Isa I, int N>
@@ -104,8 +103,8 @@ template <Isa I, int N>
 
 // Rows [row, row + rows) of one head, rows <= kRows.
 template <Isa I>
-[[gnu::always_inline]] inline void block(const AttentionParams& p, int64_t head, int64_t row, int64_t rows, State& state,
-                                         float* kt) {
+[[gnu::always_inline]] inline void block(const AttentionParams& p, int64_t head, int64_t row, int64_t rows,
+                                         State& state, float* kt) {
   const int64_t d = p.head_dim;
   const float* q = p.q + row * p.ldq + head * d;
   std::fill(state.top, state.top + rows, kNothing);
@@ -124,10 +123,12 @@ template <Isa I>
       const float* k = span.k + begin * span.ldk + head * d;
       for (int64_t i = 0; i < d; ++i)
         for (int64_t j = 0; j < kKeys; ++j) kt[i * kKeys + j] = j < tile.keys ? k[j * span.ldk + i] : 0.0f;
-      constexpr int kQueries = I == Isa::avx512 ? 6 : I == Isa::avx2 ? 4 : 2;  // rows that share what is loaded of a tile
+      constexpr int kQueries = I == Isa::avx512 ? 6
+                               : I == Isa::avx2 ? 4
+                                                : 2;  // rows that share what is loaded of a tile
       for (int64_t r = 0; r < rows; r += kQueries)
-        some_rows<I, kQueries>(std::min<int64_t>(kQueries, rows - r), p, q + r * p.ldq, tile, bias ? bias + r * keys : nullptr,
-                            keys, state, r);
+        some_rows<I, kQueries>(std::min<int64_t>(kQueries, rows - r), p, q + r * p.ldq, tile,
+                               bias ? bias + r * keys : nullptr, keys, state, r);
       if (bias) bias += tile.keys;
     }
   }

@@ -97,7 +97,7 @@ template <Isa I>
 }
 
 [[gnu::always_inline]] inline void finish(const GemmParams& p, int64_t row, int64_t rows, int64_t col, int64_t cols,
-                                         float* acc) {
+                                          float* acc) {
   for (int64_t r = 0; r < rows; ++r) {
     float* a = acc + r * kPanel;
     if (p.bias)

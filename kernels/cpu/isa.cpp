@@ -12,7 +12,8 @@ namespace {
 constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512};
 
 Isa choose(const char* wanted) {
-  if (!wanted || !*wanted) return isa_available(Isa::avx512) ? Isa::avx512 : isa_available(Isa::avx2) ? Isa::avx2 : Isa::portable;
+  if (!wanted || !*wanted)
+    return isa_available(Isa::avx512) ? Isa::avx512 : isa_available(Isa::avx2) ? Isa::avx2 : Isa::portable;
   std::string names;
   for (const Isa each : kAll) {
     if (!isa_available(each)) continue;

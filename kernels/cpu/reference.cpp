@@ -33,7 +33,8 @@ void gemm_ref(const GemmParams& p) {
       double sum = p.bias ? p.bias[j] : 0.0;
       for (int64_t l = 0; l < p.k; ++l) {
         const int64_t at = (j / kPanel) * kPanel * p.k + l * kPanel + j % kPanel;
-        sum += double(p.x[i * p.ldx + l]) * (p.w.bf16 ? __builtin_bit_cast(float, uint32_t(p.w.bf16[at]) << 16) : p.w.f32[at]);
+        sum += double(p.x[i * p.ldx + l]) *
+               (p.w.bf16 ? __builtin_bit_cast(float, uint32_t(p.w.bf16[at]) << 16) : p.w.f32[at]);
       }
       sum = activation(p.activation, sum);
       if (p.gate) sum *= p.gate[(p.gate_row ? p.gate_row[i] : 0) * p.ldg + j];

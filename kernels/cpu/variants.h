@@ -10,19 +10,19 @@
 // would be compiled for the default target.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define WAMCORE_X86_VARIANTS 1
-#define WAMCORE_VARIANTS(name, parameters, arguments)                                                        \
+#define WAMCORE_VARIANTS(name, parameters, arguments)                                                             \
   __attribute__((target("arch=x86-64-v4"))) void name##_avx512 parameters { name##_loop<Isa::avx512> arguments; } \
   __attribute__((target("arch=x86-64-v3"))) void name##_avx2 parameters { name##_loop<Isa::avx2> arguments; }     \
-  void name##_portable parameters { name##_loop<Isa::portable> arguments; }                                  \
-  void name parameters {                                                                                     \
-    switch (isa()) {                                                                                         \
-      case Isa::avx512:                                                                                      \
-        return name##_avx512 arguments;                                                                      \
-      case Isa::avx2:                                                                                        \
-        return name##_avx2 arguments;                                                                        \
-      default:                                                                                               \
-        return name##_portable arguments;                                                                    \
-    }                                                                                                        \
+  void name##_portable parameters { name##_loop<Isa::portable> arguments; }                                       \
+  void name parameters {                                                                                          \
+    switch (isa()) {                                                                                              \
+      case Isa::avx512:                                                                                           \
+        return name##_avx512 arguments;                                                                           \
+      case Isa::avx2:                                                                                             \
+        return name##_avx2 arguments;                                                                             \
+      default:                                                                                                    \
+        return name##_portable arguments;                                                                         \
+    }                                                                                                             \
   }
 #else
 #define WAMCORE_X86_VARIANTS 0

@@ -1,7 +1,7 @@
 // Every fast kernel on frames against its float64 definition, on fresh random inputs at ragged sizes.
 #include <random>
 
-#include "check.h"
+#include "isa_main.h"
 #include "wamcore/kernels/conv.h"
 #include "wamcore/kernels/frames.h"
 #include "wamcore/kernels/norm.h"
@@ -269,4 +269,4 @@ TEST(resample_weights_follow_their_formula) {
   }
 }
 
-CHECK_MAIN()
+CHECK_MAIN_ON_ISA()

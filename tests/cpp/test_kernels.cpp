@@ -1,7 +1,7 @@
 // Every fast kernel against its float64 definition, on fresh random inputs at ragged sizes.
 #include <random>
 
-#include "check.h"
+#include "isa_main.h"
 #include "wamcore/kernels/attention.h"
 #include "wamcore/kernels/gemm.h"
 #include "wamcore/kernels/norm.h"
@@ -126,4 +126,4 @@ TEST(qk_norm_and_rope) {
   }
 }
 
-CHECK_MAIN()
+CHECK_MAIN_ON_ISA()

@@ -54,7 +54,10 @@ TEST(mailbox_never_tears_a_value) {
   });
   uint64_t seen = 0, torn = 0, backwards = 0;
   while (seen != kLast) {
-    if (!box.fetch()) continue;
+    if (!box.fetch()) {
+      std::this_thread::yield();  // on one busy core the other thread would else wait for the end of a time slice
+      continue;
+    }
     const Block& block = box.latest();
     for (const uint64_t v : block) torn += v != block[0];
     backwards += block[0] <= seen;
@@ -80,11 +83,17 @@ TEST(ring_loses_and_doubles_nothing_between_threads) {
   constexpr uint64_t kLast = 300'000;
   std::thread producer([&] {
     for (uint64_t i = 1; i <= kLast;)
-      if (ring.push(i)) ++i;
+      if (ring.push(i))
+        ++i;
+      else
+        std::this_thread::yield();
   });
   uint64_t expected = 1, wrong = 0;
   while (expected <= kLast)
-    if (const auto value = ring.pop()) wrong += *value != expected++;
+    if (const auto value = ring.pop())
+      wrong += *value != expected++;
+    else
+      std::this_thread::yield();
   producer.join();
   CHECK(wrong == 0);
 }
@@ -95,7 +104,10 @@ TEST(waypoints_are_not_changed_while_they_are_executed) {
   std::thread inference([&] {
     for (uint64_t i = 1; i <= kLast;) {
       Waypoints* slot = queue.borrow();
-      if (!slot) continue;
+      if (!slot) {
+        std::this_thread::yield();
+        continue;
+      }
       slot->chunk.sequence = i++;
       slot->chunk.q.assign(32, static_cast<double>(slot->chunk.sequence));
       queue.send(slot);
@@ -110,6 +122,8 @@ TEST(waypoints_are_not_changed_while_they_are_executed) {
       if (current) queue.give_back(current);
       current = next;
       queue.decided();
+    } else {
+      std::this_thread::yield();
     }
     if (current)
       for (const double q : current->chunk.q) wrong += q != static_cast<double>(current->chunk.sequence);

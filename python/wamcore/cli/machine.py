@@ -10,13 +10,9 @@ import subprocess
 from pathlib import Path
 
 from .. import __version__
+from .._core import cpu_isa
 
 PACKAGES = ("numpy", "mujoco", "pillow", "imageio-ffmpeg", "matplotlib", "torch", "safetensors")
-# What the kernels were compiled for; the loader picks the first that the processor has all features of.
-LEVELS = {
-    "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma", "bmi2"},
-    "x86-64-v3": {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"},
-}
 
 
 def cpu_model() -> str:
@@ -35,14 +31,6 @@ def _cpuinfo(key: str) -> str | None:
     except OSError:
         return None
     return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == key), None)
-
-
-def kernel_level() -> str:
-    """Which build of the CPU kernels this processor gets."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return platform.machine()
-    flags = cpu_flags()
-    return next((level for level, needs in LEVELS.items() if needs <= flags), "x86-64")
 
 
 def cores() -> int:
@@ -82,7 +70,7 @@ def describe() -> dict:
         "system": platform.platform(),
         "cpu": cpu_model(),
         "cores": cores(),
-        "kernels": kernel_level(),
+        "kernels": cpu_isa(),
         "load_average": os.getloadavg()[0],  # over the last minute: more than the cores means that others compute too
         "packages": versions(),
     }

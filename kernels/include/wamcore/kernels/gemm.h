@@ -11,8 +11,9 @@ enum class Activation : uint8_t { none, gelu_tanh, gelu_erf, silu, relu };
 /// Width of a panel of packed weights, in output columns.
 inline constexpr int64_t kPanel = 32;
 
-/// A packed weight [ceil(n / kPanel), k, kPanel], see pack_weight: as float32, or as the upper halves of floats whose lower
-/// halves are zero (bfloat16). The second is as exact and half as much to read; one of the two pointers is nullptr.
+/// A packed weight [ceil(n / kPanel), k, kPanel], see pack_weight: as float32, or as the upper halves of floats whose
+/// lower halves are zero (bfloat16). The second is as exact and half as much to read; one of the two pointers is
+/// nullptr.
 struct Panels {
   const float* f32 = nullptr;
   const uint16_t* bf16 = nullptr;

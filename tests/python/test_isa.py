@@ -1,0 +1,60 @@
+"""Every instruction set that this CPU has gives the same chunk; one that is not there is a clear error."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+RUN = """
+import json, sys
+import numpy as np
+import wamcore as wam
+from wamcore._core import cpu_isa
+
+model = wam.load("tabletop", threads=2)
+session = wam.Session(model, steps=2, seed=int(sys.argv[1]))
+session.set_prompt("touch the red block")
+rng = np.random.default_rng(int(sys.argv[1]))
+chunks = []
+for _ in range(3):
+    images = {n: rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for n, h, w in model.embodiment.cameras}
+    limits = model.embodiment.limits
+    q = rng.uniform(limits.position_min, limits.position_max)
+    chunks.append(session.infer(wam.Observation(images, q)).q.tolist())
+print(json.dumps([cpu_isa(), chunks]))
+"""
+
+
+def run(isa: str, seed: int = 0) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "WAMCORE_CPU_ISA": isa}
+    return subprocess.run(
+        [sys.executable, "-c", RUN, str(seed)], capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+def test_instruction_sets_agree():
+    seed = int(np.random.default_rng().integers(1 << 30))
+    results = {}
+    for isa in ("portable", "avx2", "avx512"):
+        done = run(isa, seed)
+        if done.returncode and "DeviceError" in done.stderr:
+            continue
+        assert done.returncode == 0, done.stderr
+        used, chunks = json.loads(done.stdout)
+        assert used == isa
+        results[isa] = np.array(chunks)
+    if len(results) < 2:
+        pytest.skip("this CPU has only the portable kernels")
+    for isa, chunks in results.items():
+        # rad; three chunks feed each other through the memory, in float32
+        np.testing.assert_allclose(chunks, results["portable"], atol=2e-4, err_msg=isa)
+
+
+def test_unknown_instruction_set():
+    done = run("mmx")
+    assert done.returncode != 0
+    assert "DeviceError: WAMCORE_CPU_ISA: wanted one that this CPU has (portable" in done.stderr
+    assert done.stderr.rstrip().endswith("got mmx")
