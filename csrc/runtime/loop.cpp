@@ -40,7 +40,8 @@ ServoOptions servo_options(const RunnerOptions& o, const Policy& policy) {
           .max_chunk_age_ns = to_ns(o.max_chunk_age > 0.0 ? o.max_chunk_age : 1e9),
           .max_state_age_ns = to_ns(o.max_state_age),
           .command_validity_ns = to_ns(o.command_validity),
-          .record_rows = static_cast<size_t>(std::ceil(o.record * o.control_hz))};
+          .record_rows = static_cast<size_t>(std::ceil(o.record * o.control_hz)),
+          .clock = o.clock.get()};
 }
 
 }  // namespace

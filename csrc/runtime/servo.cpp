@@ -68,6 +68,8 @@ void Servo::read_joints(uint64_t now_ns) noexcept {
   std::copy(read_q_.begin(), read_q_.end(), q_.begin());
   std::copy(read_dq_.begin(), read_dq_.end(), dq_.begin());
   state_ns_ = state.t_ns ? state.t_ns : now_ns;
+  // Joints that the driver measured within its read() are of this cycle, although that had begun before.
+  if (state_ns_ > now_ns && state_ns_ <= options_.clock->now_ns()) state_ns_ = now_ns;
 }
 
 bool Servo::seeing(uint64_t now_ns) const noexcept {

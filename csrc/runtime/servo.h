@@ -11,6 +11,7 @@
 #include "interpolator.h"
 #include "record.h"
 #include "timeline.h"
+#include "wamcore/clock.h"
 #include "waypoints.h"
 
 namespace wam {
@@ -25,6 +26,7 @@ struct ServoOptions {
   uint64_t max_state_age_ns = 0;     // without measured joints until the robot counts as blind
   uint64_t command_validity_ns = 0;  // after which the device must refuse a command
   size_t record_rows = 0;            // servo cycles to keep
+  const Clock* clock = nullptr;      // the runner's; it outlives the servo
 };
 
 /// What the servo shows to the observer: where the time line stands and the newest measured joints.

@@ -142,6 +142,17 @@ TEST(threads_follow_the_plan_and_stop_in_order) {
   }
 }
 
+TEST(a_driver_may_stamp_its_joints_with_the_time_of_the_reading) {
+  const auto clock = std::make_shared<SystemClock>();  // on which that is a little after the cycle began
+  const auto hal = std::make_shared<MockHal>(clock, robot());
+  Runner runner(sine_policy(), hal, limits(), {.control_hz = 100.0, .max_state_age = 1.0, .clock = clock});
+  runner.start();
+  const uint64_t patience = clock->now_ns() + 20'000'000'000;
+  while (runner.stats().chunks < 2 && runner.running() && clock->now_ns() < patience) runner.wait(0.01);
+  runner.stop();
+  CHECK(runner.stats().chunks >= 2 && runner.stats().safety[static_cast<size_t>(Reason::first_step)] == 0);
+}
+
 TEST(a_policy_that_throws_in_its_thread_is_heard) {
   auto policy = std::make_shared<TestPolicy>(
       [](const Observation& o, ActionChunk& c) {
