@@ -1,30 +1,25 @@
 // A model drives a mock robot for two seconds: two threads, every command through the safety filter.
 #include <cstdio>
 
-#include "wamcore/error.h"
 #include "wamcore/mock_hal.h"
 #include "wamcore/runner.h"
 #include "wamcore/session.h"
 
-int main(int, char** argv) try {  // argv[1]: a folder with config.json and *.safetensors
+int main(int, char** argv) try {  // argv[1]: the folder of the model, here wamcore/models/tabletop of the package
   const auto model = wam::Model::load(argv[1]);
   const auto session = std::make_shared<wam::Session>(model, wam::SampleOptions{.steps = 4});
   session->set_prompt("touch the red block");
 
-  const wam::JointLimits& limits = model->embodiment().limits;
-  wam::MockOptions mock;
-  for (int j = 0; j < limits.dof(); ++j) {
-    mock.joints.push_back({.name = limits.names[j]});
-    mock.start.push_back((limits.position_min[j] + limits.position_max[j]) / 2);  // rad
-  }
-  for (const wam::CameraSpec& c : model->embodiment().cameras) mock.cameras.push_back({c.name, c.height, c.width});
+  auto mock = wam::MockOptions::like(model->embodiment());
+  mock.start = {0.0, 1.2, -1.6, -1.2};  // rad
   const auto robot = std::make_shared<wam::MockHal>(std::make_shared<wam::SystemClock>(), mock);
 
-  wam::Runner runner(session, robot, limits, {.control_hz = 200});
+  wam::Runner runner(session, robot, model->embodiment().limits, {.control_hz = 200});
   runner.start();
-  runner.wait(2.0);  // s; throws what stopped a thread: a mock's grey pictures may well make the filter refuse chunks
-  std::printf("%d chunks\n", static_cast<int>(runner.stats().chunks));
-} catch (const wam::Error& e) {
+  runner.wait(2.0);  // s; throws what stopped a thread
+  std::printf("%d chunks, %d refused\n", int(runner.stats().chunks), int(runner.stats().refused_chunks));
+  std::printf("the wrist went from %.2f to %.2f rad\n", mock.start[3], robot->position()[3]);
+} catch (const std::exception& e) {
   std::printf("stopped: %s\n", e.what());
   return 1;
 }

@@ -6,6 +6,21 @@
 
 namespace wam {
 
+MockOptions MockOptions::like(const Embodiment& embodiment) {
+  MockOptions out;
+  const JointLimits& l = embodiment.limits;
+  for (size_t j = 0; j < l.names.size(); ++j) {
+    out.joints.push_back({.name = l.names[j],
+                          .position_min = l.position_min[j],
+                          .position_max = l.position_max[j],
+                          .velocity = l.velocity[j],
+                          .acceleration = l.acceleration[j]});
+    out.start.push_back((l.position_min[j] + l.position_max[j]) / 2);
+  }
+  for (const CameraSpec& c : embodiment.cameras) out.cameras.push_back({c.name, c.height, c.width});
+  return out;
+}
+
 MockHal::MockHal(std::shared_ptr<Clock> clock, MockOptions options)
     : clock_(std::move(clock)), options_(std::move(options)) {
   const size_t dof = options_.joints.size();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "wamcore/clock.h"
+#include "wamcore/embodiment.h"
 #include "wamcore/hal.h"
 
 namespace wam {
@@ -25,12 +26,15 @@ struct MockFault {
   Status status = Status::fault;
 };
 
-struct MockOptions {
+struct WAMCORE_API MockOptions {
   std::vector<JointInfo> joints;
   std::vector<CameraInfo> cameras;
   std::vector<double> start;    // [dof] rad; empty = zeros
   double time_constant = 0.05;  // s, of the first-order plant; 0 = it is where it is told to be
   size_t record_commands = 0;   // how many commands to keep
+
+  /// The joints, their limits and the cameras that a model was trained with; it starts in the middle of the limits.
+  static MockOptions like(const Embodiment& embodiment);
 };
 
 /// A robot that exists only in memory: a first-order plant that follows position commands, with the watchdog a real
