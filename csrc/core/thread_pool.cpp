@@ -22,6 +22,10 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kSpin = std::chrono::microseconds(30);
 constexpr auto kYield = std::chrono::microseconds(200);
 
+// The number of a job and its next share in one word: no pool has 2^16 threads, no process 2^48 jobs.
+constexpr int kRankBits = 16;
+constexpr uint64_t kRankMask = (uint64_t{1} << kRankBits) - 1;
+
 thread_local bool inside_team = false;
 
 void cpu_pause() {
@@ -32,17 +36,17 @@ void cpu_pause() {
 #endif
 }
 
-// Waits until `value` is no longer `old`: spins, yields, sleeps.
-template <class T>
-void wait_while(const std::atomic<T>& value, T old, bool may_spin) {
+// Spins, then yields; true as soon as done() is.
+template <class Done>
+bool wait_awake(bool may_spin, Done&& done) {
   if (may_spin) {
     for (const auto end = Clock::now() + kSpin; Clock::now() < end;)
       for (int i = 0; i < 16; ++i, cpu_pause())
-        if (value.load(std::memory_order_acquire) != old) return;
+        if (done()) return true;
   }
   for (const auto end = Clock::now() + kYield; Clock::now() < end; std::this_thread::yield())
-    if (value.load(std::memory_order_acquire) != old) return;
-  while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+    if (done()) return true;
+  return done();
 }
 
 int checked_size(int threads) {
@@ -64,51 +68,15 @@ int available_cpus() {
   return std::max(cpus, 1);
 }
 
-void TeamBarrier::begin(int size, bool may_spin) noexcept {
-  size_ = size;
-  may_spin_ = may_spin;
-  arrived_ = 0;
-  left_ = 0;
-  stopped_ = false;
-}
-
-void TeamBarrier::stop() noexcept {
-  stopped_ = true;
-  generation_.fetch_add(1);
-  generation_.notify_all();
-}
-
-void TeamBarrier::wait() {
-  const uint32_t generation = generation_.load(std::memory_order_acquire);
-  if (stopped_) throw TeamStopped{};
-  if (arrived_.fetch_add(1) + 1 == size_) {
-    arrived_ = 0;
-    generation_.fetch_add(1, std::memory_order_acq_rel);
-    generation_.notify_all();
-    return;
-  }
-  // sequentially consistent with leave(): at least one of the two sees the other
-  if (left_.load() > 0 && generation_.load() == generation)
-    throw std::logic_error("ThreadPool: a rank waits at a barrier that another rank has left behind");
-  wait_while(generation_, generation, may_spin_);
-  if (stopped_) throw TeamStopped{};
-}
-
-void TeamBarrier::leave() {
-  left_.fetch_add(1);
-  if (arrived_.load() > 0 && !stopped_)
-    throw std::logic_error("ThreadPool: a rank returned while others wait for it at a barrier");
-}
-
 ThreadPool::ThreadPool(int threads)
-    : size_(checked_size(threads)), may_spin_(size_ <= available_cpus()), process_(getpid()) {
+    : size_(checked_size(threads)), may_spin_(size_ <= available_cpus()), process_(getpid()), next_(size_) {
   workers_.reserve(size_ - 1);
   try {
-    for (int rank = 1; rank < size_; ++rank) workers_.emplace_back([this, rank] { work(rank); });
+    for (int i = 1; i < size_; ++i) workers_.emplace_back([this] { work(); });
   } catch (const std::system_error& e) {
     quit_ = true;
-    job_.fetch_add(1);
-    job_.notify_all();
+    wake_.fetch_add(1);
+    wake_.notify_all();
     for (std::thread& worker : workers_) worker.join();
     throw DeviceError(std::string("ThreadPool: cannot start ") + std::to_string(size_) + " threads: " + e.what());
   }
@@ -117,35 +85,37 @@ ThreadPool::ThreadPool(int threads)
 ThreadPool::~ThreadPool() {
   const bool forked = process_ != getpid();
   quit_ = true;
-  job_.fetch_add(1);
-  job_.notify_all();
+  wake_.fetch_add(1);
+  wake_.notify_all();
   for (std::thread& worker : workers_) forked ? worker.detach() : worker.join();
 }
 
-void ThreadPool::fail() noexcept {
-  if (!failed_.exchange(true)) error_ = std::current_exception();
-  barrier_.stop();
-}
-
-void ThreadPool::take_part(int rank) noexcept {
+bool ThreadPool::take_share() noexcept {
+  uint64_t at = next_.load(std::memory_order_acquire);
+  do {
+    if (static_cast<int>(at & kRankMask) >= size_) return false;
+    // The number of the job is part of what is compared: a thread that slept here cannot take a share of another job.
+  } while (!next_.compare_exchange_weak(at, at + 1, std::memory_order_acq_rel, std::memory_order_acquire));
+  const int rank = static_cast<int>(at & kRankMask);
   inside_team = true;
   try {
-    call_(body_, kernels::Team{rank, size_, [](void* b) { static_cast<TeamBarrier*>(b)->wait(); }, &barrier_});
-    barrier_.leave();
-  } catch (const TeamBarrier::TeamStopped&) {
-    // the rank that stopped the team has reported why
+    if (!failed_.load(std::memory_order_relaxed)) call_(body_, kernels::Team{rank, size_});
   } catch (...) {
-    fail();
+    if (!failed_.exchange(true)) error_ = std::current_exception();
   }
   inside_team = false;
+  if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) left_.notify_one();
+  return true;
 }
 
-void ThreadPool::work(int rank) noexcept {
-  for (uint32_t done = 0;; ++done) {
-    wait_while(job_, done, may_spin_);
+void ThreadPool::work() noexcept {
+  for (;;) {
+    const uint32_t seen = wake_.load(std::memory_order_acquire);
     if (quit_) return;
-    take_part(rank);
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+    while (take_share()) {
+    }
+    if (wait_awake(may_spin_, [&] { return wake_.load(std::memory_order_acquire) != seen; })) continue;
+    wake_.wait(seen, std::memory_order_acquire);
   }
 }
 
@@ -155,19 +125,24 @@ void ThreadPool::run_erased(Call call, void* body) {
     throw std::logic_error("ThreadPool::run: the process was forked after the pool was made; make a new one");
   const uint32_t ticket = next_ticket_.fetch_add(1);
   for (uint32_t now; (now = now_serving_.load(std::memory_order_acquire)) != ticket;)
-    wait_while(now_serving_, now, false);
+    if (!wait_awake(false, [&] { return now_serving_.load(std::memory_order_acquire) != now; }))
+      now_serving_.wait(now, std::memory_order_acquire);
 
   call_ = call;
   body_ = body;
   failed_ = false;
-  barrier_.begin(size_, may_spin_);
-  busy_.store(size_ - 1, std::memory_order_relaxed);
+  left_.store(size_, std::memory_order_relaxed);
+  const uint64_t job = (next_.load(std::memory_order_relaxed) >> kRankBits) + 1;
+  next_.store(job << kRankBits, std::memory_order_release);
   if (size_ > 1) {
-    job_.fetch_add(1, std::memory_order_release);
-    job_.notify_all();
+    wake_.fetch_add(1, std::memory_order_release);
+    wake_.notify_all();
   }
-  take_part(0);
-  for (int left; (left = busy_.load(std::memory_order_acquire)) != 0;) wait_while(busy_, left, may_spin_);
+  while (take_share()) {
+  }
+  const auto done = [&] { return left_.load(std::memory_order_acquire) == 0; };
+  if (!wait_awake(may_spin_, done))
+    for (int left; (left = left_.load(std::memory_order_acquire)) != 0;) left_.wait(left, std::memory_order_acquire);
 
   const std::exception_ptr error = std::exchange(error_, nullptr);
   now_serving_.fetch_add(1, std::memory_order_release);

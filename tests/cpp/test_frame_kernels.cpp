@@ -23,7 +23,7 @@ int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<i
 template <typename P>
 void as_team(void (*kernel)(const P&, const Team&), const P& p) {
   const int size = int(pick(1, 4));
-  for (int rank = 0; rank < size; ++rank) kernel(p, Team{rank, size, nullptr, nullptr});
+  for (int rank = 0; rank < size; ++rank) kernel(p, Team{rank, size});
 }
 
 // Runs the kernel and its definition on the same start values of y and compares all of y.

@@ -22,7 +22,7 @@ int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<i
 // Runs a kernel as a team of `size`, one rank after the other (none of these kernels has a barrier inside).
 template <typename P>
 void as_team(void (*kernel)(const P&, const Team&), const P& p, int size) {
-  for (int rank = 0; rank < size; ++rank) kernel(p, Team{rank, size, nullptr, nullptr});
+  for (int rank = 0; rank < size; ++rank) kernel(p, Team{rank, size});
 }
 
 }  // namespace

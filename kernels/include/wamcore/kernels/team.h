@@ -6,17 +6,13 @@
 
 namespace wam::kernels {
 
-/// The threads that run one kernel together. Kernels know nothing of who made the threads.
+/// One of the equal shares that a kernel's work is cut into. Kernels know nothing of the threads that run the shares,
+/// and no share waits for another.
 struct Team {
-  int rank = 0;                   // this thread
-  int size = 1;                   // all threads
-  void (*wait)(void*) = nullptr;  // barrier; may be nullptr when size is 1
-  void* barrier = nullptr;
+  int rank = 0;  // of this share
+  int size = 1;  // all shares
 
-  void sync() const {
-    if (size > 1) wait(barrier);
-  }
-  /// This thread's part of [0, n), in multiples of `grain`.
+  /// This share's part of [0, n), in multiples of `grain`.
   std::pair<int64_t, int64_t> share(int64_t n, int64_t grain = 1) const {
     const int64_t units = (n + grain - 1) / grain, each = units / size, extra = units % size;
     const int64_t begin = rank * each + std::min<int64_t>(rank, extra);
