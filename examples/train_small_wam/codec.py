@@ -17,6 +17,7 @@ from wamcore.sim.scene import COLOURS
 from . import data
 from .parallel import average_gradients, launch
 from .progress import Progress
+from .resume import Resume
 
 CONFIG = {
     "dim": 16,
@@ -89,12 +90,8 @@ def _train(rank: int, world: int, run: Run) -> None:
     learn = vae if run.start_from is None else torch.nn.ModuleList((vae.decoder, vae.conv2))
     parameters = list(learn.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.0)
-    saved, first = run.out.with_suffix(".resume.pt"), 0
-    if saved.exists():
-        state = torch.load(saved, weights_only=True, map_location=run.device)
-        vae.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["iteration"]
+    resume = Resume(run.out, vae, [optimiser])
+    first = resume.restore(run.device)
     frames = Frames(run.folder)
     background = to_tensor(frames.median()[None]).to(run.device)
     bar = Progress("codec" if run.start_from is None else "decoder", run.iterations, done=first)
@@ -116,7 +113,7 @@ def _train(rank: int, world: int, run: Run) -> None:
         if rank == 0:
             bar.advance(note=f"loss {loss.item():.4f}")
             if (i + 1) % 100 == 0:
-                torch.save({"model": vae.state_dict(), "optimiser": optimiser.state_dict(), "iteration": i + 1}, saved)
+                resume.save(i + 1)
     if rank == 0:
         kept = (vae.latents_mean.tolist(), vae.latents_std.tolist())
         mean, std = kept if run.start_from else latent_statistics(vae, frames)

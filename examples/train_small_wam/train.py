@@ -13,6 +13,7 @@ from .model import BLOCKS, SmallWam
 from .muon import Muon
 from .parallel import average_gradients, launch
 from .progress import Progress
+from .resume import Resume
 from .text import vocabulary
 from .windows import Episodes
 
@@ -88,13 +89,8 @@ def _train(rank: int, world: int, folder: Path, out: Path, plan: Plan) -> None:
         torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     average = [p.detach().clone() for p in parameters]
-    saved, first = out.with_suffix(".resume.pt"), 0
-    if saved.exists():
-        state = torch.load(saved, weights_only=True, map_location=plan.device)
-        model.load_state_dict(state["model"])
-        for optimiser, values in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(values)
-        average, first = state["average"], state["iteration"]
+    resume = Resume(out, model, optimisers, average)
+    first = resume.restore(plan.device)
     if plan.compile:
         model.compile_layers()
     episodes = Episodes(folder)
@@ -125,10 +121,7 @@ def _train(rank: int, world: int, folder: Path, out: Path, plan: Plan) -> None:
         cost = f"cpu {time.process_time():.0f} s a process"
         bar.advance(note=f"video {smooth_v / weight:.4f} action {smooth_a / weight:.4f} {cost}")
         if (i + 1) % plan.save_every == 0:
-            state = {"model": model.state_dict(), "average": average, "iteration": i + 1}
-            state["optimisers"] = [o.state_dict() for o in optimisers]
-            torch.save(state, saved.with_suffix(".tmp"))
-            saved.with_suffix(".tmp").replace(saved)
+            resume.save(i + 1)
     if rank == 0:
         torch.save({"model": averaged(model, average)}, out)
 

@@ -21,6 +21,7 @@ from .model import GRID, HORIZON, TOKENS, SmallWam, rms, turn
 from .muon import Muon
 from .parallel import average_gradients, launch
 from .progress import Progress
+from .resume import Resume
 from .text import vocabulary
 from .train import MATRIX_RATE, OTHER_RATE, hidden_matrices
 from .windows import SLACK, Episodes, Statistics
@@ -28,10 +29,11 @@ from .windows import SLACK, Episodes, Statistics
 STEPS = (3, 7, 11, 15)  # which of the block's actions
 BATCH = 512  # samples per iteration, over all processes
 LEVEL = 999  # timestep of the actions
+SAVE_EVERY = 50  # iterations
 
 
 def warm_up(folder: Path, out: Path, iterations: int, workers: int, start_from: str = "") -> None:
-    """Trains on single frames and writes weights to `out` for the full training to begin with."""
+    """Trains on single frames and writes weights to `out` for the full training; continues an interrupted run."""
     if not out.exists():
         launch(_run, workers, folder, out, iterations, start_from)
 
@@ -115,9 +117,11 @@ def _run(rank: int, world: int, folder: Path, out: Path, iterations: int, start_
     for group in optimisers[1].param_groups:
         group["weight_decay"] = 0.0
     episodes, statistics = Episodes(folder), Episodes(folder, latents=False).statistics()
-    bar, smooth = Progress("warm up", iterations), None
+    resume = Resume(out, wam, optimisers)
+    first = resume.restore()
+    bar, smooth = Progress("warm up", iterations, done=first), None
     sigma = LEVEL / 1000
-    for i in range(iterations):
+    for i in range(first, iterations):
         factor = min(1.0, (i + 1) / 30) * (1.0 if i < 0.7 * iterations else 0.5)
         for optimiser, peak in zip(optimisers, (MATRIX_RATE, OTHER_RATE), strict=True):
             for group in optimiser.param_groups:
@@ -142,7 +146,7 @@ def _run(rank: int, world: int, folder: Path, out: Path, iterations: int, start_
         if rank == 0:
             smooth = loss.item() if smooth is None else 0.95 * smooth + 0.05 * loss.item()
             bar.advance(note=f"action {smooth:.4f} cpu {time.process_time():.0f} s a process")
-            if (i + 1) % 50 == 0:
-                torch.save({"model": wam.state_dict()}, out.with_suffix(".resume.pt"))
+            if (i + 1) % SAVE_EVERY == 0:
+                resume.save(i + 1)
     if rank == 0:
         torch.save({"model": wam.state_dict()}, out)

@@ -47,6 +47,78 @@ def test_orthogonalise_brings_singular_values_near_one():
         assert values.max() < 1.3 and values.median() > 0.6
 
 
+class Interrupted(Exception):
+    pass
+
+
+class RandomEpisodes:
+    """Stands in for recorded data: batches of the right shapes, and a stop at the n-th from now."""
+
+    until_stop = None
+
+    def __init__(self, folder, latents=True):
+        del folder, latents
+
+    def statistics(self):
+        return None
+
+    def count(self):
+        if RandomEpisodes.until_stop == 0:
+            raise Interrupted
+        if RandomEpisodes.until_stop is not None:
+            RandomEpisodes.until_stop -= 1
+
+    def windows(self, rng, count, statistics):
+        self.count()
+        z = DIT["in_dim"]
+        shapes = {"clean": (1 + 2 * (BLOCKS - 1), z, 4, 6), "future": (BLOCKS, 2, z, 4, 6), "action": (BLOCKS, 16, 4)}
+        batch = {k: rng.normal(size=(count, *s)).astype("float32") for k, s in shapes.items()}
+        batch |= {"state": rng.normal(size=(count, BLOCKS, 4)).astype("float32")}
+        batch |= {"ids": rng.integers(1, 9, (count, DIT["text_len"])), "inside": batch["action"][..., 0, 0] * 0 + 1}
+        return batch | {"labelled": batch["action"][..., 0] * 0 + 1}
+
+    def samples(self, rng, count, statistics):
+        self.count()
+        shapes = {"frame": (DIT["in_dim"], 4, 6), "action": (4, 4), "state": (4,)}
+        batch = {k: rng.normal(size=(count, *s)).astype("float32") for k, s in shapes.items()}
+        return batch | {
+            "labelled": batch["action"][..., 0] * 0 + 1,
+            "ids": rng.integers(1, 9, (count, DIT["text_len"])),
+        }
+
+
+@pytest.mark.parametrize("stage", ["warm up", "train"])
+def test_interrupted_training_goes_on_to_the_bit(tmp_path, monkeypatch, stage):
+    from examples.train_small_wam import train, warmup
+
+    torch.set_num_threads(1)
+    for module in (train, warmup):
+        monkeypatch.setattr(module, "Episodes", RandomEpisodes)
+    monkeypatch.setattr(warmup, "samples", RandomEpisodes.samples)
+    monkeypatch.setattr(warmup, "BATCH", 2)
+    monkeypatch.setattr(warmup, "SAVE_EVERY", 2)
+
+    def run(out):
+        if stage == "train":
+            train.train(tmp_path, out, train.Plan(iterations=5, windows=1, save_every=2), workers=1)
+        else:
+            warmup.warm_up(tmp_path, out, 5, workers=1)
+        return torch.load(out, weights_only=True)["model"]
+
+    monkeypatch.setattr(RandomEpisodes, "until_stop", None)
+    whole = run(tmp_path / "whole.pt")
+    monkeypatch.setattr(RandomEpisodes, "until_stop", 3)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "parts.pt")
+    assert torch.load(tmp_path / "parts.resume.pt", weights_only=True)["iteration"] == 2
+    monkeypatch.setattr(RandomEpisodes, "until_stop", 3)  # what is left, and not one more
+    parts = run(tmp_path / "parts.pt")
+    assert RandomEpisodes.until_stop == 0
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    begun = SmallWam(len(train.vocabulary())).state_dict()
+    assert any(not torch.equal(whole[name], begun[name]) for name in whole)
+
+
 def bundled():
     return Path(wamcore.__file__).parent / "models" / "tabletop"
 
