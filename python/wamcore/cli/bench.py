@@ -21,9 +21,11 @@ from .tables import quantiles, stage_quantiles, table
 DEFINITION = (
     "wall time of one Session.infer, float32: frames and joints in, joint targets out; preprocessing, image encoding, "
     "memory update and all flow steps included; text is encoded before (once per prompt), no picture is decoded; "
-    "random pictures; the reference is timed by the same rules, call by call in turn, in a process of its own"
+    "random pictures; the reference is timed by the same rules, call by call in turn, in a process of its own, "
+    "after 20 ms of rest each"
 )
-WARM_UP = 5  # inferences that are not counted
+PAUSE = 0.02  # s before every call: the other side's idle threads spin for a while after theirs
+WARM_UP = 10  # two contexts, so that every shape has been met; inferences that are not counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=0, help="to compute with, on both sides (default: all cores)")
     add("--device", default="auto", help='"auto", "cpu" or "cpu-ops"')
     add("--no-reference", action="store_true", help="leave the PyTorch reference out")
+    add("--compiled", action="store_true", help="also time the reference through torch.compile (compiles for minutes)")
     add("--json", type=Path, metavar="FILE", help="also write JSON")
 
 
@@ -66,22 +69,26 @@ def measure(args: argparse.Namespace) -> dict:
     session = Session(model, steps=args.steps)
     session.set_prompt_tokens([1, 2, 3])
     seen = observations(model, 16)
-    peer, why = (None, "not asked for") if args.no_reference else reference(args, model)
+    peers, why = ([], "not asked for") if args.no_reference else references(args, model)
     ours: list[tuple[float, bool, dict]] = []  # s, whether a context began, ns of each stage
-    theirs: list[float] = []
+    theirs: dict[str, list[float]] = {peer.name: [] for peer in peers}
     try:
         for i in range(WARM_UP + args.n):
             observation = seen[0] if i == 0 else seen[1 + i % (len(seen) - 1)]
+            time.sleep(PAUSE)
             began = time.perf_counter()
             session.infer(observation)
             seconds, trace = time.perf_counter() - began, session.trace
-            other = peer.infer() if peer else None
+            others = {}
+            for peer in peers:
+                time.sleep(PAUSE)
+                others[peer.name] = peer.infer()
             if i >= WARM_UP:
                 ours.append((seconds, trace["counts"]["context_resets"] > 0, trace["stages"]))
-                if other is not None:
-                    theirs.append(other)
+                for name, other in others.items():
+                    theirs[name].append(other)
     finally:
-        if peer:
+        for peer in peers:
             peer.close()
     rows = {"wamcore": [s for s, _, _ in ours], "continued": [s for s, new, _ in ours if not new]}
     rows["new context"] = [s for s, new, _ in ours if new]
@@ -94,8 +101,8 @@ def measure(args: argparse.Namespace) -> dict:
         "steps": len(session.steps_run),
         "chunk_ms": {k: quantiles([s * 1e3 for s in v]) for k, v in rows.items()},
         "stages_ms": stage_quantiles([stages for _, _, stages in ours]),
-        "reference_ms": quantiles([s * 1e3 for s in theirs]) if theirs else None,
-        "reference": peer.name if peer else f"none: {why}",
+        "references_ms": {name: quantiles([s * 1e3 for s in seconds]) for name, seconds in theirs.items()},
+        "no_reference_because": why,
         "machine": machine.describe(),
     }
     return report
@@ -131,14 +138,15 @@ class Peer:
         self._process.stderr.close()
 
 
-def reference(args: argparse.Namespace, model) -> tuple[Peer | None, str]:
-    """The reference's process, or why there is none."""
+def references(args: argparse.Namespace, model) -> tuple[list[Peer], str]:
+    """The reference's processes, or why there are none."""
     for package in ("torch", "safetensors"):
         if importlib.util.find_spec(package) is None:
-            return None, f"{package} is not installed"
+            return [], f"{package} is not installed"
     steps = [] if args.steps is None else ["--steps", str(args.steps)]
     command = [sys.executable, "-m", "wamcore.reference.timing", str(find(args.model)), "--threads", str(model.threads)]
-    return Peer([*command, *steps]), ""
+    compiled = [Peer([*command, *steps, "--compile"])] if args.compiled else []
+    return [Peer([*command, *steps]), *compiled], ""
 
 
 def tell(report: dict) -> str:
@@ -147,8 +155,7 @@ def tell(report: dict) -> str:
     rows = [("wamcore, whole chunk", chunk["wamcore"])]
     rows += [(f"  {k}", chunk[k]) for k in ("continued", "new context") if chunk[k]["n"]]
     rows += [(f"  stage {k}", q) for k, q in report["stages_ms"].items()]
-    if report["reference_ms"]:
-        rows.append((report["reference"], report["reference_ms"]))
+    rows += report["references_ms"].items()
     machine_ = report["machine"]
     lines = [
         f"{report['model']['path']}: {report['model']['parameters'] / 1e6:.1f} M parameters, "
@@ -159,10 +166,10 @@ def tell(report: dict) -> str:
         table([(k, f"{q['p50']:.2f}", f"{q['p99']:.2f}", q["n"]) for k, q in rows], ("ms", "median", "p99", "n")),
         "",
     ]
-    if report["reference_ms"]:
-        ratio = report["reference_ms"]["p50"] / chunk["wamcore"]["p50"]
-        lines.append(f"  ratio of the medians, reference / wamcore: {ratio:.2f}")
-    else:
-        lines.append(f"  reference: {report['reference']}")
+    for name, times in report["references_ms"].items():
+        ratio = times["p50"] / chunk["wamcore"]["p50"]
+        lines.append(f"  ratio of the medians, {name} / wamcore: {ratio:.2f}")
+    if report["no_reference_because"]:
+        lines.append(f"  reference: {report['no_reference_because']}")
     lines.append(f"  measured: {report['definition']}")
     return "\n".join(lines)

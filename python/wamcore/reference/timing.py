@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--compile", action="store_true", help="through torch.compile, a program for every shape")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     head = load_checkpoint(args.checkpoint)
@@ -23,11 +24,21 @@ def main() -> None:
     with open(f"{args.checkpoint}/embodiment.json") as f:
         robot = json.load(f)
     infer = loop(head, robot)
-    print(f"PyTorch {torch.__version__} reference, eager, float32, {args.threads} threads", flush=True)
+    if args.compile:
+        compile_parts(head)
+    how = "torch.compile" if args.compile else "eager"
+    print(f"PyTorch {torch.__version__} reference, {how}, float32, {args.threads} threads", flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
         infer()
         print(time.perf_counter() - began, flush=True)
+
+
+def compile_parts(head):
+    """What runs in every call: the transformer and the encoder of pictures."""
+    torch._dynamo.config.recompile_limit = 64  # as many shapes as the memory has lengths
+    head.dit.forward = torch.compile(head.dit.forward, dynamic=False)
+    head.vae.encode = torch.compile(head.vae.encode, dynamic=False)
 
 
 def loop(head, robot):
