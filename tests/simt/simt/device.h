@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "simt/hopper.h"
 #include "simt/machine.h"
 #include "simt/tensor_core.h"
 

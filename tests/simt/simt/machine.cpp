@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 
 #include "simt/device.h"
 
@@ -251,6 +250,7 @@ void Machine::reset(Index3 block) {
   warps_.assign((threads_.size() + 31) / 32, Warp{});
   waiting_.clear();
   events_.clear();
+  mbarriers_.clear();
   ready_.clear();
   for (unsigned i = 0; i < threads_.size(); ++i) {
     Thread& t = *threads_[i];
@@ -260,6 +260,7 @@ void Machine::reset(Index3 block) {
     t.groups.clear();
     t.tensor_open.clear();
     t.tensor_groups.clear();
+    t.tensor_fence = false;
     t.fiber.start([](void* m) { static_cast<Machine*>(m)->run_thread(); }, this);
     ready_.push_back(i);
   }
@@ -282,6 +283,7 @@ void Machine::run_block(Index3 block) {
     if (error_) std::rethrow_exception(error_);
     if (t.done) --left;
   }
+  if (!events_.empty()) throw Fault("simt: a block ended with bulk copies in flight");
 }
 
 Counts launch(const LaunchConfig& config, const std::function<void()>& kernel) {

@@ -6,6 +6,7 @@
 // launch with a Fault that says who stood where.
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <random>
 #include <source_location>
@@ -65,6 +66,23 @@ struct AsyncCopy {
   void land();
 };
 
+/// One asynchronous product of a warpgroup: d (+)= a b with [64, n], [64, 16], [16, n].
+struct WgmmaOperands {
+  float* d;  // n / 2 of the calling thread
+  int n;
+  const uint32_t* a_registers;  // nullptr where `a` describes a in shared memory
+  uint64_t a, b;
+  bool b_transposed;  // b lies as [k, n] with n contiguous
+  bool accumulate;
+};
+
+/// Arrivals and announced bytes still to come in this phase.
+struct Mbarrier {
+  unsigned arrivals = 0, pending = 0, phase = 0;
+  int64_t bytes = 0;
+  Clock clock = {};
+};
+
 struct Thread {
   Fiber fiber;
   Index3 index;
@@ -72,10 +90,11 @@ struct Thread {
   bool done = false;
   const char* waits_for = nullptr;  // nullptr while it can run
   Site waits_at;
-  std::vector<AsyncCopy> open;                                    // cp.async since the last commit
-  std::vector<std::vector<AsyncCopy>> groups;                     // committed, oldest first
-  std::vector<std::function<void()>> tensor_open;                 // wgmma since the last commit
-  std::vector<std::vector<std::function<void()>>> tensor_groups;  // committed, oldest first
+  std::vector<AsyncCopy> open;                            // cp.async since the last commit
+  std::vector<std::vector<AsyncCopy>> groups;             // committed, oldest first
+  std::vector<WgmmaOperands> tensor_open;                 // wgmma since the last commit
+  std::vector<std::vector<WgmmaOperands>> tensor_groups;  // committed, oldest first
+  bool tensor_fence = false;                              // since registers could last change
 };
 
 /// The operands of one warp-wide operation.
@@ -105,6 +124,7 @@ class Machine {
   static Machine& now();
 
   Thread& self() { return *threads_[current_]; }
+  Thread& thread(unsigned rank) { return *threads_[rank]; }
   Warp& warp() { return warps_[current_ / 32]; }
   unsigned lane() const { return current_ % 32; }
   std::mt19937& random() { return random_; }
@@ -128,11 +148,12 @@ class Machine {
   void write_begins(const void* p, size_t bytes);
   void write_ends(const void* p, size_t bytes, bool by_engine = false);
   RaceCheck& races() { return races_; }
+  std::map<const void*, Mbarrier>& mbarriers() { return mbarriers_; }
 
   std::byte* dynamic_shared() { return dynamic_shared_; }
   /// A __shared__ variable: the same storage for every thread that asks with the same key.
-  bool in_dynamic_shared(const void* p, size_t bytes) const;
   void* shared_variable(const char* function, unsigned line, size_t bytes);
+  bool in_dynamic_shared(const void* p, size_t bytes) const;
   bool in_shared(const void* p, size_t bytes) const;
 
  private:
@@ -160,6 +181,7 @@ class Machine {
   std::vector<Warp> warps_;
   Barrier barriers_[16];
   RaceCheck races_;
+  std::map<const void*, Mbarrier> mbarriers_;
   std::vector<unsigned> ready_;
   std::vector<std::pair<const void*, unsigned>> waiting_;
   std::vector<Event> events_;

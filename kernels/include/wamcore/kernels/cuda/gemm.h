@@ -61,4 +61,26 @@ constexpr int gemm_tile_sm80(int m, int n, int sms) {
   return best;
 }
 
+/// The wgmma kernel's tiles: 128 rows, this many columns.
+inline constexpr int kGemmRowsSm90 = 128;
+inline constexpr int kGemmColsSm90[] = {256, 192, 128};
+
+/// Index of the width that ends first on `sms` multiprocessors, one block on each. A wave costs its columns, and
+/// sixteen more for what a slice of k costs at any width (its barriers, and its 64 rows of x: an mma of 256, 192 and
+/// 128 columns reads 80, 85 and 96 bytes of shared memory a cycle, of 128 that are there). At 1785 rows and 132
+/// multiprocessors, 5120 columns are three waves of 256 (70 % full) or three of 192 (95 % full).
+constexpr int gemm_tile_sm90(int m, int n, int sms) {
+  int best = 0, best_cost = 0;
+  for (int i = 0; i < 3; ++i) {
+    const int cols = kGemmColsSm90[i];
+    const int tiles = (m + kGemmRowsSm90 - 1) / kGemmRowsSm90 * ((n + cols - 1) / cols);
+    const int cost = (tiles + sms - 1) / sms * (cols + 16);
+    if (i == 0 || cost < best_cost) {
+      best = i;
+      best_cost = cost;
+    }
+  }
+  return best;
+}
+
 }  // namespace wam::kernels::cuda

@@ -1,0 +1,24 @@
+#pragma once
+
+// Tensor maps as the simulated copy engine reads them.
+#include <cstring>
+
+#include "simt/hopper.h"
+#include "wamcore/kernels/cuda/tensor_map.h"
+
+namespace wam::kernels::cuda {
+
+inline int make_tensor_map(TensorMap* map, const TensorSource& source) {
+  simt::TensorMapFields fields{.base = source.base, .rank = uint64_t(source.rank)};
+  for (int i = 0; i < source.rank; ++i) {
+    fields.sizes[i] = uint64_t(source.sizes[i]);
+    fields.box[i] = uint32_t(source.box[i]);
+    if (i > 0) fields.strides[i - 1] = uint64_t(source.strides[i - 1]);
+    if (i > 0 && source.strides[i - 1] % 16) return 1;
+  }
+  static_assert(sizeof fields <= sizeof map->words);
+  std::memcpy(map->words, &fields, sizeof fields);
+  return 0;
+}
+
+}  // namespace wam::kernels::cuda
