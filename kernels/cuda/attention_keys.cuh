@@ -6,6 +6,30 @@
 
 namespace wam::kernels::cuda {
 
+/// What every kernel asks of its parameters.
+inline bool attention_possible(const AttentionParams& p) {
+  const auto ok = [](const void* pointer, int64_t stride) {
+    return pointer && reinterpret_cast<uintptr_t>(pointer) % 16 == 0 && stride % 8 == 0;
+  };
+  if (p.head_dim != 64 && p.head_dim != 128) return false;
+  if (p.rows < 1 || p.heads < 1 || p.batch < 1 || p.splits < 1) return false;
+  if (!ok(p.q, p.ldq) || !ok(p.out, p.ldo) || p.q_batch % 8 || p.out_batch % 8) return false;
+  if (p.splits > 1 && (!ok(p.split_out, 0) || !p.split_lse)) return false;
+  if (p.group_count < 1 || p.group_count > kMaxQueryGroups) return false;
+  int rows = 0;
+  for (int g = 0; g < p.group_count; ++g) {
+    const QueryGroup& group = p.groups[g];
+    if (group.first_row != rows || group.rows < 0) return false;
+    rows += group.rows;
+    if (group.segment_count < 0 || group.segment_count > kMaxKeySegments) return false;
+    for (int s = 0; s < group.segment_count; ++s) {
+      const KeySegment& keys = group.segments[s];
+      if (!ok(keys.k, keys.ld) || !ok(keys.v, keys.batch_stride) || keys.rows < 0 || keys.first_row < 0) return false;
+    }
+  }
+  return rows == p.rows;
+}
+
 /// The rows of segment `s` of group `g` that are seen now.
 __host__ __device__ inline LiveRows live_rows(const AttentionParams& p, int g, int s) {
   if (p.live) return p.live[g * kMaxKeySegments + s];

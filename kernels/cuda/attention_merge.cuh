@@ -6,12 +6,12 @@
 
 namespace wam::kernels::cuda {
 
-/// Rows of one head that a block of kMergeThreads threads merges, 4 channels a thread.
 inline constexpr int kMergeThreads = 128;
 
-/// Grid [ceil(rows * heads * head_dim / 4 / kMergeThreads), batch].
-__global__ void __launch_bounds__(kMergeThreads) attention_merge_kernel(const __grid_constant__ AttentionParams p) {
-  const int64_t vectors = p.head_dim / 4, i = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
+/// 4 channels a thread; grid [ceil(rows * heads * head_dim / 4 / threads), batch].
+template <int threads>
+__global__ __launch_bounds__(threads) void attention_merge_kernel(const __grid_constant__ AttentionParams p) {
+  const int64_t vectors = p.head_dim / 4, i = int64_t{blockIdx.x} * threads + threadIdx.x;
   const int64_t row = i / vectors / p.heads, head = i / vectors % p.heads, at = i % vectors * 4;
   if (row >= p.rows) return;
   const int64_t b = blockIdx.y;
@@ -35,6 +35,15 @@ __global__ void __launch_bounds__(kMergeThreads) attention_merge_kernel(const __
   *reinterpret_cast<uint2*>(p.out + b * p.out_batch + row * p.ldo + head * p.head_dim + at) =
       make_uint2(pack_bf16(out[0] * inverse, out[1] * inverse), pack_bf16(out[2] * inverse, out[3] * inverse));
   if (p.lse && at == 0) p.lse[(b * p.heads + head) * p.rows + row] = total > 0.0f ? top + logf(total) : -INFINITY;
+}
+
+template <typename Launch>
+void launch_attention_merge(const AttentionParams& p, Launch&& launch) {
+  const int64_t threads = int64_t{p.rows} * p.heads * p.head_dim / 4;
+  launch(LaunchShape{.grid_x = unsigned((threads + kMergeThreads - 1) / kMergeThreads),
+                     .grid_y = unsigned(p.batch),
+                     .threads = kMergeThreads},
+         attention_merge_kernel<kMergeThreads>, p);
 }
 
 }  // namespace wam::kernels::cuda

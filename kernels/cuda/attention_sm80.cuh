@@ -4,6 +4,7 @@
 // V of a tile arrives while its scores are computed, K of the next tile while the values are summed.
 #include "arch_sm80.cuh"
 #include "attention_keys.cuh"
+#include "attention_merge.cuh"
 
 namespace wam::kernels::cuda {
 
@@ -284,6 +285,27 @@ __global__ __launch_bounds__(Tile::threads) void attention_kernel(const __grid_c
     store_rows<Tile>(p, state, at, q);
   else
     store_split<Tile>(p, state, at);
+}
+
+/// Calls launch(shape, kernel, params) for the attention and, where keys are split, the merge. Nothing is launched for
+/// impossible sizes: false.
+template <typename Launch>
+bool launch_attention_sm80(const AttentionParams& p, Launch&& launch) {
+  if (!attention_possible(p)) return false;
+  const auto with = [&]<class Tile>(Tile) {
+    launch(LaunchShape{.grid_x = unsigned(query_tiles<Tile::query_rows>(p)),
+                       .grid_y = unsigned(p.heads),
+                       .grid_z = unsigned(p.batch * p.splits),
+                       .threads = Tile::threads,
+                       .shared_bytes = Tile::shared_bytes},
+           attention_kernel<Tile>, p);
+  };
+  if (p.head_dim == 128)
+    with(AttentionTileOf<128>{});
+  else
+    with(AttentionTileOf<64>{});
+  if (p.splits > 1) launch_attention_merge(p, launch);
+  return true;
 }
 
 }  // namespace wam::kernels::cuda

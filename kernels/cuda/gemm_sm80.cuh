@@ -113,4 +113,35 @@ __global__ __launch_bounds__(Tile::threads, 2) void gemm_kernel(const __grid_con
   for (int r = 0; r < Tile::warp_rows / 16; ++r) store_stripe<epilogue>(p, row + r * 16, col, sums[r]);
 }
 
+/// Calls launch(shape, kernel, params) with tile `tile` of kGemmTilesSm80. Nothing is launched for impossible sizes:
+/// false.
+template <typename Launch>
+bool launch_gemm_sm80(const GemmParams& p, int tile, Launch&& launch) {
+  if (!gemm_possible(p)) return false;
+  const auto with = [&]<class Tile>(Tile) {
+    const auto blocks = [](int size, int part) { return unsigned((size + part - 1) / part); };
+    const auto start = [&](auto kernel) {
+      launch(LaunchShape{.grid_x = blocks(p.m, Tile::rows),
+                         .grid_y = blocks(p.n, Tile::cols),
+                         .threads = Tile::threads,
+                         .shared_bytes = Tile::shared_bytes},
+             kernel, p);
+    };
+    switch (p.epilogue) {
+      case GemmEpilogue::bias:
+        return start(gemm_kernel<Tile, GemmEpilogue::bias>);
+      case GemmEpilogue::bias_gelu:
+        return start(gemm_kernel<Tile, GemmEpilogue::bias_gelu>);
+      case GemmEpilogue::gate_residual:
+        return start(gemm_kernel<Tile, GemmEpilogue::gate_residual>);
+      case GemmEpilogue::qkv:
+        return start(gemm_kernel<Tile, GemmEpilogue::qkv>);
+    }
+  };
+  if (tile == 0) with(GemmTileOf<0>{});
+  if (tile == 1) with(GemmTileOf<1>{});
+  if (tile == 2) with(GemmTileOf<2>{});
+  return true;
+}
+
 }  // namespace wam::kernels::cuda

@@ -18,12 +18,6 @@ struct GemmTileSm90 {
   static_assert(cols % kSquareStripe == 0 && stages >= 4 && shared_bytes <= 227 * 1024);
 };
 
-/// GemmParams and where bulk copies find x [m, k] and w [n, k]; boxes of 64 x rows and 64 x cols.
-struct GemmParamsSm90 {
-  GemmParams gemm;
-  TensorMap x, w;
-};
-
 /// The tiles that a block works on: every gridDim.x-th, row tiles first, so that blocks at work together share w.
 struct GemmTiles {
   __device__ GemmTiles(const GemmParams& p, int rows, int cols)
@@ -105,6 +99,32 @@ __global__ __launch_bounds__(Tile::threads, 1) void gemm_kernel_sm90(const __gri
     take_registers<232>();
     gemm_consume<Tile, epilogue>(p, stages, full, empty);
   }
+}
+
+/// Calls launch(shape, kernel, params) as planned.
+template <typename Launch>
+bool launch_gemm_sm90(const GemmParamsSm90& p, Launch&& launch) {
+  const auto with = [&]<class Tile>(Tile) {
+    const auto start = [&](auto kernel) {
+      launch(LaunchShape{.grid_x = unsigned(p.blocks), .threads = Tile::threads, .shared_bytes = Tile::shared_bytes},
+             kernel, p);
+    };
+    switch (p.gemm.epilogue) {
+      case GemmEpilogue::bias:
+        return start(gemm_kernel_sm90<Tile, GemmEpilogue::bias>);
+      case GemmEpilogue::bias_gelu:
+        return start(gemm_kernel_sm90<Tile, GemmEpilogue::bias_gelu>);
+      case GemmEpilogue::gate_residual:
+        return start(gemm_kernel_sm90<Tile, GemmEpilogue::gate_residual>);
+      case GemmEpilogue::qkv:
+        return start(gemm_kernel_sm90<Tile, GemmEpilogue::qkv>);
+    }
+  };
+  if (p.blocks < 1) return false;
+  if (p.tile == 0) with(GemmTileSm90<kGemmColsSm90[0]>{});
+  if (p.tile == 1) with(GemmTileSm90<kGemmColsSm90[1]>{});
+  if (p.tile == 2) with(GemmTileSm90<kGemmColsSm90[2]>{});
+  return true;
 }
 
 }  // namespace wam::kernels::cuda

@@ -15,36 +15,36 @@ __global__ __launch_bounds__(Threads) void ln_modulate_kernel(const __grid_const
   const float* x = p.x + row * p.ldx;  // [cols]
   float v[Items][Width];
   float sum = 0.0f, square = 0.0f;
-WAM_UNROLL
+  WAM_UNROLL
   for (int i = 0; i < Items; ++i) {
     const int c = (i * Threads + static_cast<int>(threadIdx.x)) * Width;
     if (c < p.cols) {
       load<Width>(v[i], x + c);
-WAM_UNROLL
+      WAM_UNROLL
       for (int j = 0; j < Width; ++j) sum += v[i][j];
     }
   }
   const float mean = block_sum<Threads>(sum, sums) / static_cast<float>(p.cols);
-WAM_UNROLL
+  WAM_UNROLL
   for (int i = 0; i < Items; ++i) {
     const int c = (i * Threads + static_cast<int>(threadIdx.x)) * Width;
     if (c < p.cols) {
-WAM_UNROLL
+      WAM_UNROLL
       for (int j = 0; j < Width; ++j) v[i][j] -= mean, square += v[i][j] * v[i][j];
     }
   }
   const float rstd = inverse_root(block_sum<Threads>(square, squares), p.cols, p.eps);
   const int64_t m = p.shift == nullptr ? 0 : p.ldm * (p.time_row == nullptr ? 0 : p.time_row[row]);
-WAM_UNROLL
+  WAM_UNROLL
   for (int i = 0; i < Items; ++i) {
     const int c = (i * Threads + static_cast<int>(threadIdx.x)) * Width;
     if (c >= p.cols) continue;
-WAM_UNROLL
+    WAM_UNROLL
     for (int j = 0; j < Width; ++j) v[i][j] *= rstd;
     if (p.weight != nullptr) {
       float w[Width], b[Width];
       load<Width>(w, p.weight + c), load<Width>(b, p.bias + c);
-WAM_UNROLL
+      WAM_UNROLL
       for (int j = 0; j < Width; ++j) v[i][j] = v[i][j] * w[j] + b[j];
     }
     if (p.shift != nullptr) {
@@ -53,10 +53,10 @@ WAM_UNROLL
       if (p.shift_base != nullptr) {
         float scale_base[Width], shift_base[Width];
         load<Width>(scale_base, p.scale_base + c), load<Width>(shift_base, p.shift_base + c);
-WAM_UNROLL
+        WAM_UNROLL
         for (int j = 0; j < Width; ++j) scale[j] += scale_base[j], shift[j] += shift_base[j];
       }
-WAM_UNROLL
+      WAM_UNROLL
       for (int j = 0; j < Width; ++j) v[i][j] = modulate(v[i][j], scale[j], shift[j]);
     }
     store<Width>(p.y + row * p.ldy + c, v[i]);

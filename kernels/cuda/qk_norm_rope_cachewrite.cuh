@@ -24,13 +24,13 @@ __global__ __launch_bounds__(Threads) void qk_norm_rope_cachewrite_kernel(
 
   float v[Items][Width];
   float squares = 0.0f;
-WAM_UNROLL
+  WAM_UNROLL
   for (int i = 0; i < Items; ++i) {
     const int at = i * Threads + thread, c = at * Width;
     if (c >= inner) continue;
     load<Width>(v[i], x + c);
     float mine = 0.0f;
-WAM_UNROLL
+    WAM_UNROLL
     for (int j = 0; j < Width; ++j) mine += v[i][j] * v[i][j];
     if (p.per_head) partial[at] = mine;
     squares += mine;
@@ -42,7 +42,7 @@ WAM_UNROLL
     __syncthreads();  // partial is complete
 
   const int half = p.head_dim / 2;
-WAM_UNROLL
+  WAM_UNROLL
   for (int i = 0; i < Items; ++i) {
     const int c = (i * Threads + thread) * Width;
     if (c >= inner) continue;
@@ -56,14 +56,14 @@ WAM_UNROLL
       }
       float w[Width];
       load<Width>(w, part.norm + (p.per_head ? d : c));
-WAM_UNROLL
+      WAM_UNROLL
       for (int j = 0; j < Width; ++j) v[i][j] *= rstd * w[j];
     }
     if (rope) {
       float cosine[Width / 2], sine[Width / 2];
       load<Width / 2>(cosine, p.cos + static_cast<int64_t>(token) * half + d / 2);
       load<Width / 2>(sine, p.sin + static_cast<int64_t>(token) * half + d / 2);
-WAM_UNROLL
+      WAM_UNROLL
       for (int j = 0; j < Width / 2; ++j) {
         const Pair r = rotate({v[i][2 * j], v[i][2 * j + 1]}, cosine[j], sine[j]);
         v[i][2 * j] = r.a, v[i][2 * j + 1] = r.b;

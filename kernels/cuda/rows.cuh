@@ -15,7 +15,7 @@ __device__ __forceinline__ float block_sum(float v, float* partial) {
   if (threadIdx.x % kLanes == 0) partial[threadIdx.x / kLanes] = v;
   if (!WAM_PLANTED("no_barrier")) __syncthreads();
   float sum = 0.0f;
-WAM_UNROLL
+  WAM_UNROLL
   for (int i = 0; i < Threads / kLanes; ++i) sum += partial[i];  // one order for all threads
   return sum;
 }
@@ -27,13 +27,13 @@ __device__ __forceinline__ float as_float(float v) { return v; }
 template <int N, typename T>
 __device__ __forceinline__ void load(float (&to)[N], const T* from) {
   const auto v = *reinterpret_cast<const Vec<T, N>*>(from);
-WAM_UNROLL
+  WAM_UNROLL
   for (int j = 0; j < N; ++j) to[j] = as_float(v.at[j]);
 }
 template <int N, typename T>
 __device__ __forceinline__ void store(T* to_place, const float (&from)[N]) {
   Vec<T, N> v;
-WAM_UNROLL
+  WAM_UNROLL
   for (int j = 0; j < N; ++j) v.at[j] = to<T>(from[j]);
   *reinterpret_cast<Vec<T, N>*>(to_place) = v;
 }

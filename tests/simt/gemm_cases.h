@@ -30,8 +30,9 @@ struct Data {
       v->resize(size_t(count));
       for (bf16& value : *v) value = to_bf16(size * normal(random));
     };
+    p.epilogue = c.epilogue;
     p.m = c.m, p.n = c.n, p.k = c.k;
-    p.ldx = c.k + 8, p.ldw = c.k + 16, p.ldy = c.n + 8, p.ldr = c.n, p.ldg = c.n + 2;
+    p.ldx = c.k + 8, p.ldw = c.k + 16, p.ldy = c.n + 8, p.ldr = c.n, p.ldg = c.n + 8;
     fresh(&x, (c.m - 1) * p.ldx + c.k, 1.0f);
     fresh(&w, (c.n - 1) * p.ldw + c.k, 1.0f / std::sqrt(float(c.k)));
     // What lies between the rows stands out, so that a column too many shows.

@@ -21,6 +21,7 @@ struct Launcher {
   void operator()(const LaunchShape& shape, void (*kernel)(Params), const Params& p) const {
     const simt::Counts seen = simt::launch({.grid = {shape.grid_x, shape.grid_y, shape.grid_z},
                                             .block = {shape.threads},
+                                            .shared_bytes = shape.shared_bytes,
                                             .seed = seed,
                                             .planted = planted},
                                            [&] { kernel(p); });

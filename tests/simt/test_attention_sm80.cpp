@@ -1,8 +1,8 @@
 // The mma.sync attention kernel's own source, run on the CPU: its results, its access pattern, and planted bugs.
 #include "attention_cases.h"
 #include "check.h"
-#include "cuda/attention_merge.cuh"
 #include "cuda/attention_sm80.cuh"
+#include "launcher.h"
 #include "planted.h"
 
 using namespace attention_cases;
@@ -13,29 +13,20 @@ namespace {
 // bf16 once (1.7e-3 on average) and its weights before that.
 constexpr double kOutTolerance = 4.8e-3, kLseTolerance = 1.6e-6;
 
-template <int head_dim>
-simt::Counts run(Data& data, unsigned seed, const char* bug) {
-  using Tile = AttentionTileOf<head_dim>;
-  const AttentionParams& p = data.p;
-  simt::Counts counts = simt::launch(
-      {.grid = {unsigned(query_tiles<Tile::query_rows>(p)), unsigned(p.heads), unsigned(p.batch * p.splits)},
-       .block = {Tile::threads},
-       .shared_bytes = Tile::shared_bytes,
-       .seed = seed,
-       .planted = bug},
-      [&] { attention_kernel<Tile>(p); });
-  const int64_t vectors = int64_t{p.rows} * p.heads * p.head_dim / 4;
-  if (p.splits > 1)
-    simt::launch({.grid = {unsigned((vectors + kMergeThreads - 1) / kMergeThreads), unsigned(p.batch)},
-                  .block = {kMergeThreads},
-                  .seed = seed},
-                 [&] { attention_merge_kernel(p); });
+simt::Counts run(const Data& data, unsigned seed, const char* bug) {
+  simt::Counts counts;  // of the attention, not of the merge
+  bool first = true;
+  const auto launch = [&](const LaunchShape& shape, auto kernel, const AttentionParams& p) {
+    sim::Launcher{.seed = seed, .planted = bug, .counts = first ? &counts : nullptr}(shape, kernel, p);
+    first = false;
+  };
+  CHECK(launch_attention_sm80(data.p, launch));
   return counts;
 }
 
 Errors errors_of(const Case& c, unsigned seed, const char* bug = "", simt::Counts* counts = nullptr) {
   Data data(c, seed);
-  const simt::Counts n = c.head_dim == 128 ? run<128>(data, seed, bug) : run<64>(data, seed, bug);
+  const simt::Counts n = run(data, seed, bug);
   if (counts) *counts = n;
   return errors(c, data);
 }
@@ -73,7 +64,7 @@ TEST(outgrown_references_are_replaced) {
       bf16& k = (*data.buffers[0])[size_t(row * 64 + i)];
       k = to_bf16(to_float(k) + 0.04f * float(row) * to_float(data.q[size_t(i)]));
     }
-  run<64>(data, 5, "");
+  run(data, 5, "");
   const Errors e = errors(c, data);
   CHECK(e.out <= kOutTolerance);
   CHECK(e.lse <= 1e-4);  // of values around 100
@@ -83,7 +74,7 @@ TEST(order_of_threads_does_not_change_a_bit) {
   std::vector<bf16> first;
   for (unsigned seed = 1; seed <= 4; ++seed) {
     Data data(ragged(), 7);
-    run<128>(data, seed, "");
+    run(data, seed, "");
     if (seed == 1) first = data.out;
     CHECK(std::equal(first.begin(), first.end(), data.out.begin(), [](bf16 a, bf16 b) { return a.bits == b.bits; }));
   }
@@ -116,6 +107,21 @@ TEST(splits_fill_the_device) {
   CHECK(attention_splits(24, 216, 70) == 8);   // a ninth of a wave
   CHECK(attention_splits(24, 216, 1) == 1);    // nothing to split
   CHECK(attention_splits(108, 216, 70) == 2);
+}
+
+TEST(impossible_sizes_are_refused) {
+  const auto refuses = [](auto spoil) {
+    Data data(ragged(), 1);
+    spoil(data.p);
+    return !launch_attention_sm80(data.p, sim::Launcher{});
+  };
+  CHECK(refuses([](AttentionParams& p) { p.head_dim = 96; }));
+  CHECK(refuses([](AttentionParams& p) { p.rows += 1; }));
+  CHECK(refuses([](AttentionParams& p) { p.groups[0].segment_count = kMaxKeySegments + 1; }));
+  CHECK(refuses([](AttentionParams& p) { p.groups[0].segments[1].v = nullptr; }));
+  CHECK(refuses([](AttentionParams& p) { ++p.q; }));
+  CHECK(refuses([](AttentionParams& p) { p.ldo -= 4; }));
+  CHECK(refuses([](AttentionParams& p) { p.splits = 2; }));
 }
 
 CHECK_MAIN()

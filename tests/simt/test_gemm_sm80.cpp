@@ -2,6 +2,7 @@
 #include "check.h"
 #include "cuda/gemm_sm80.cuh"
 #include "gemm_cases.h"
+#include "launcher.h"
 #include "planted.h"
 
 using namespace gemm_cases;
@@ -11,31 +12,11 @@ namespace {
 // Measured: 1.7e-3, which is the rounding of results to bf16. Twice that is allowed.
 constexpr double kTolerance = 3.4e-3;
 
-template <int tile, GemmEpilogue epilogue>
-simt::Counts run_as(const GemmParams& p, unsigned seed, const char* bug) {
-  using Tile = GemmTileOf<tile>;
-  const auto blocks = [](int size, int part) { return unsigned((size + part - 1) / part); };
-  return simt::launch({.grid = {blocks(p.m, Tile::rows), blocks(p.n, Tile::cols)},
-                       .block = {Tile::threads},
-                       .shared_bytes = Tile::shared_bytes,
-                       .seed = seed,
-                       .planted = bug},
-                      [&] { gemm_kernel<Tile, epilogue>(p); });
-}
-
 template <int tile>
-simt::Counts run(const Case& c, Data& data, unsigned seed, const char* bug = "") {
-  switch (c.epilogue) {
-    case GemmEpilogue::bias:
-      return run_as<tile, GemmEpilogue::bias>(data.p, seed, bug);
-    case GemmEpilogue::bias_gelu:
-      return run_as<tile, GemmEpilogue::bias_gelu>(data.p, seed, bug);
-    case GemmEpilogue::gate_residual:
-      return run_as<tile, GemmEpilogue::gate_residual>(data.p, seed, bug);
-    case GemmEpilogue::qkv:
-      return run_as<tile, GemmEpilogue::qkv>(data.p, seed, bug);
-  }
-  return {};
+simt::Counts run(const Data& data, unsigned seed, const char* bug = "") {
+  simt::Counts counts;
+  CHECK(launch_gemm_sm80(data.p, tile, sim::Launcher{.seed = seed, .planted = bug, .counts = &counts}));
+  return counts;
 }
 
 template <int tile>
@@ -49,7 +30,7 @@ void check_tile() {
         Case{"one gate", GemmEpilogue::gate_residual, 20, 64, 96, true, false},
         Case{"qkv", GemmEpilogue::qkv, 66, 3 * 192, 48}}) {
     Data data(c, seed);
-    const simt::Counts counts = run<tile>(c, data, seed);
+    const simt::Counts counts = run<tile>(data, seed);
     const double error = data.error();
     std::printf("  tile %d %-20s seed %10u: %.2e\n", tile, c.name, seed, error);
     CHECK(error <= kTolerance);
@@ -62,7 +43,7 @@ const Case ragged{"bias", GemmEpilogue::bias, 131, 136, 136};
 
 double error_with(const char* bug, unsigned seed) {
   Data data(ragged, seed);
-  CHECK(run<1>(ragged, data, seed, bug).planted_hits > 0);
+  CHECK(run<1>(data, seed, bug).planted_hits > 0);
   return data.error();
 }
 
@@ -101,6 +82,23 @@ TEST(the_tile_follows_the_waves) {
   CHECK(gemm_tile_sm80(1785, 15360, 108) == 0);
   CHECK(gemm_tile_sm80(125, 3072, 108) == 2);  // 24 large tiles leave most of the device idle
   CHECK(gemm_tile_sm80(1024, 2048, 108) == 0);
+}
+
+TEST(impossible_sizes_are_refused) {
+  const sim::Launcher launcher;
+  const auto refuses = [&](auto spoil) {
+    Data data({"bias", GemmEpilogue::bias, 8, 64, 64}, 1);
+    spoil(data.p);
+    return !launch_gemm_sm80(data.p, 0, launcher);
+  };
+  CHECK(refuses([](GemmParams& p) { p.k = 63; }));
+  CHECK(refuses([](GemmParams& p) { p.n = 12; }));
+  CHECK(refuses([](GemmParams& p) { p.m = 0; }));
+  CHECK(refuses([](GemmParams& p) { p.ldx = 56; }));
+  CHECK(refuses([](GemmParams& p) { ++p.w; }));
+  CHECK(refuses([](GemmParams& p) { p.y = nullptr; }));
+  CHECK(refuses([](GemmParams& p) { p.epilogue = GemmEpilogue::gate_residual; }));
+  CHECK(refuses([](GemmParams& p) { p.epilogue = GemmEpilogue::qkv; }));
 }
 
 CHECK_MAIN()

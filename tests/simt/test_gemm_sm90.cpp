@@ -2,6 +2,7 @@
 #include "check.h"
 #include "cuda/gemm_sm90.cuh"
 #include "gemm_cases.h"
+#include "launcher.h"
 #include "tensor_maps.h"
 
 using namespace gemm_cases;
@@ -11,33 +12,15 @@ namespace {
 // Measured: 1.7e-3, which is the rounding of results to bf16. Twice that is allowed.
 constexpr double kTolerance = 3.4e-3;
 
-template <int cols, GemmEpilogue epilogue>
-simt::Counts run_as(const GemmParams& gemm, unsigned seed, const char* bug, unsigned blocks) {
-  using Tile = GemmTileSm90<cols>;
-  GemmParamsSm90 p{.gemm = gemm};
-  CHECK(make_tensor_map(
-            &p.x, {.base = gemm.x, .sizes = {gemm.k, gemm.m}, .strides = {gemm.ldx * 2}, .box = {64, Tile::rows}}) ==
-        0);
-  CHECK(make_tensor_map(
-            &p.w, {.base = gemm.w, .sizes = {gemm.k, gemm.n}, .strides = {gemm.ldw * 2}, .box = {64, cols}}) == 0);
-  return simt::launch(
-      {.grid = {blocks}, .block = {Tile::threads}, .shared_bytes = Tile::shared_bytes, .seed = seed, .planted = bug},
-      [&] { gemm_kernel_sm90<Tile, epilogue>(p); });
-}
-
+// The plan for a device of `blocks` multiprocessors, with a width of the test's choice.
 template <int cols>
-simt::Counts run(const Case& c, Data& data, unsigned seed, const char* bug = "", unsigned blocks = 2) {
-  switch (c.epilogue) {
-    case GemmEpilogue::bias:
-      return run_as<cols, GemmEpilogue::bias>(data.p, seed, bug, blocks);
-    case GemmEpilogue::bias_gelu:
-      return run_as<cols, GemmEpilogue::bias_gelu>(data.p, seed, bug, blocks);
-    case GemmEpilogue::gate_residual:
-      return run_as<cols, GemmEpilogue::gate_residual>(data.p, seed, bug, blocks);
-    case GemmEpilogue::qkv:
-      return run_as<cols, GemmEpilogue::qkv>(data.p, seed, bug, blocks);
-  }
-  return {};
+simt::Counts run(const Data& data, unsigned seed, const char* bug = "", int blocks = 2) {
+  GemmParamsSm90 plan;
+  for (int i = 0; i < 3; ++i)
+    if (kGemmColsSm90[i] == cols) CHECK(plan_gemm_sm90(&plan, data.p, i, blocks));
+  simt::Counts counts;
+  CHECK(launch_gemm_sm90(plan, sim::Launcher{.seed = seed, .planted = bug, .counts = &counts}));
+  return counts;
 }
 
 template <int cols>
@@ -46,7 +29,7 @@ void check_tile(const std::vector<Case>& cases) {
   const unsigned seed = device();
   for (const Case& c : cases) {
     Data data(c, seed);
-    const simt::Counts counts = run<cols>(c, data, seed);
+    const simt::Counts counts = run<cols>(data, seed);
     const double error = data.error();
     std::printf("  128 x %d %-20s seed %10u: %.2e\n", cols, c.name, seed, error);
     CHECK(error <= kTolerance);
@@ -59,7 +42,7 @@ const Case ragged{"bias", GemmEpilogue::bias, 130, 136, 64 * 9};
 
 double error_with(const char* bug, unsigned seed) {
   Data data(ragged, seed);
-  run<128>(ragged, data, seed, bug, 1);
+  run<128>(data, seed, bug, 1);
   return data.error();
 }
 

@@ -4,9 +4,10 @@
 // rows of this pass, the registers. No mask, no concatenation, no copy.
 #include <cstdint>
 
-namespace wam::kernels::cuda {
+#include "wamcore/kernels/cuda/bf16.h"
+#include "wamcore/kernels/cuda/launch.h"
 
-struct bf16;
+namespace wam::kernels::cuda {
 
 inline constexpr int kMaxKeySegments = 4, kMaxQueryGroups = 4;
 
@@ -37,7 +38,7 @@ struct AttentionParams {
   float* lse = nullptr;     // [batch, heads, rows], natural logarithm of the softmax's sum; may be nullptr
   int64_t ldq = 0, q_batch = 0, ldo = 0, out_batch = 0;
   int32_t batch = 1, rows = 0, heads = 0, head_dim = 0;  // head_dim: 64 or 128
-  int32_t group_count = 0;                               // groups hold every row once
+  int32_t group_count = 0;                               // groups hold all rows, in order
   QueryGroup groups[kMaxQueryGroups];
   const LiveRows* live = nullptr;  // device memory, [group_count, kMaxKeySegments]; may be nullptr
   float scale = 1.0f;
@@ -45,6 +46,9 @@ struct AttentionParams {
   float* split_out = nullptr;  // [splits, batch, rows, heads, head_dim]; may be nullptr if splits is 1
   float* split_lse = nullptr;  // [splits, batch, heads, rows]; may be nullptr if splits is 1
 };
+
+/// With mma.sync, on sm_80 and everything after it. All pointers 16-byte aligned, all strides multiples of 8 elements.
+LaunchResult attention_sm80(const AttentionParams& p, Stream stream);
 
 /// Splits that make `blocks` = query tiles * heads * batch fill `slots` = multiprocessors * blocks that one of them
 /// holds, for `key_tiles` tiles of keys. A split costs its share of the keys, and its rows a trip through memory in

@@ -2,9 +2,11 @@
 
 #include <cstdint>
 
-namespace wam::kernels::cuda {
+#include "wamcore/kernels/cuda/bf16.h"
+#include "wamcore/kernels/cuda/launch.h"
+#include "wamcore/kernels/cuda/tensor_map.h"
 
-struct bf16;
+namespace wam::kernels::cuda {
 
 /// What happens to a product before it is stored.
 enum class GemmEpilogue {
@@ -19,6 +21,7 @@ inline constexpr int kSquareStripe = 64;
 
 /// y = epilogue(x w^T + bias), all in bf16 with float32 sums.
 struct GemmParams {
+  GemmEpilogue epilogue = GemmEpilogue::bias;
   const bf16* x = nullptr;     // [m, k], row stride ldx
   const bf16* w = nullptr;     // [n, k], row stride ldw: a Linear as PyTorch keeps it
   const bf16* bias = nullptr;  // [n]; may be nullptr
@@ -35,6 +38,28 @@ struct GemmParams {
   int64_t ld_part[3] = {};  //
   float* square = nullptr;  // [m, 2, n / 3 / kSquareStripe] of queries and keys as stored; may be nullptr
 };
+
+/// What every kernel asks of its parameters: n and k and all strides multiples of 8, all pointers 16-byte aligned, what
+/// the epilogue needs is there.
+inline bool gemm_possible(const GemmParams& p) {
+  const auto ok = [](const void* pointer, int64_t stride, int64_t least) {
+    return pointer && reinterpret_cast<uintptr_t>(pointer) % 16 == 0 && stride % 8 == 0 && stride >= least;
+  };
+  if (p.m < 1 || p.n < 8 || p.k < 8 || p.n % 8 || p.k % 8) return false;
+  if (!ok(p.x, p.ldx, p.k) || !ok(p.w, p.ldw, p.k) || (p.bias && !ok(p.bias, 0, 0))) return false;
+  if (p.epilogue == GemmEpilogue::qkv) {
+    if (p.n % (3 * kSquareStripe)) return false;
+    for (int i = 0; i < 3; ++i)
+      if (!ok(p.part[i], p.ld_part[i], p.n / 3)) return false;
+    return true;
+  }
+  if (p.epilogue == GemmEpilogue::gate_residual && (!ok(p.gate, p.ldg, p.n) || !ok(p.residual, p.ldr, p.n)))
+    return false;
+  return ok(p.y, p.ldy, p.n);
+}
+
+/// With mma.sync, on sm_80 and everything after it.
+LaunchResult gemm_sm80(const GemmParams& p, int multiprocessors, Stream stream);
 
 /// The mma.sync kernel's tiles, rows x columns.
 struct GemmTileShape {
@@ -82,5 +107,28 @@ constexpr int gemm_tile_sm90(int m, int n, int sms) {
   }
   return best;
 }
+
+/// GemmParams and where bulk copies find x [m, k] and w [n, k].
+struct GemmParamsSm90 {
+  GemmParams gemm;
+  TensorMap x, w;
+  int tile = 0;    // of kGemmColsSm90
+  int blocks = 0;  // that walk over the tiles
+};
+
+/// Makes the maps for tile `tile` of kGemmColsSm90; false for impossible sizes or where the driver refuses. Done once,
+/// before a graph is captured.
+inline bool plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, int tile, int multiprocessors) {
+  if (!gemm_possible(p)) return false;
+  *plan = {.gemm = p, .tile = tile};
+  const int cols = kGemmColsSm90[plan->tile];
+  const int tiles = (p.m + kGemmRowsSm90 - 1) / kGemmRowsSm90 * ((p.n + cols - 1) / cols);
+  plan->blocks = tiles < multiprocessors ? tiles : multiprocessors;
+  return make_tensor_map(&plan->x,
+                         {.base = p.x, .sizes = {p.k, p.m}, .strides = {p.ldx * 2}, .box = {64, kGemmRowsSm90}}) == 0 &&
+         make_tensor_map(&plan->w, {.base = p.w, .sizes = {p.k, p.n}, .strides = {p.ldw * 2}, .box = {64, cols}}) == 0;
+}
+/// With wgmma, on sm_90a.
+LaunchResult gemm_sm90(const GemmParamsSm90& plan, Stream stream);
 
 }  // namespace wam::kernels::cuda

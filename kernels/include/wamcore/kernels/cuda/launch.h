@@ -8,6 +8,7 @@ namespace wam::kernels::cuda {
 struct LaunchShape {
   unsigned grid_x = 1, grid_y = 1, grid_z = 1;
   unsigned threads = 1;
+  unsigned shared_bytes = 0;  // dynamic shared memory
 };
 
 /// A stream of the CUDA runtime, whose headers stay out of ours.

@@ -5,7 +5,7 @@
 namespace wam::kernels::cuda {
 
 /// What a bulk tensor copy has to know about its source; the driver's format, 128 bytes nobody else looks into.
-struct alignas(64) TensorMap {
+struct alignas(128) TensorMap {
   uint64_t words[16] = {};
 };
 
