@@ -3,8 +3,8 @@
 // Segmented attention with mma.sync: one block a query tile, head, batch entry and split. K and V have one buffer each;
 // V of a tile arrives while its scores are computed, K of the next tile while the values are summed.
 #include "arch_sm80.cuh"
-#include "attention_keys.cuh"
 #include "attention_merge.cuh"
+#include "attention_softmax.cuh"
 
 namespace wam::kernels::cuda {
 
@@ -42,28 +42,6 @@ __device__ __forceinline__ void copy_rows(bf16* tile, const bf16* from, int64_t 
     copy_async(tile + swizzled<Tile::chunks>(row, chunk) * 8, from, row < valid || WAM_PLANTED("row_out_of_bounds"));
 }
 
-/// What a warp knows about its rows. Scores are in units of log2: exp2(score - reference) is a key's weight.
-template <class Tile>
-struct SoftmaxState {
-  float out[Tile::row_blocks][Tile::head_dim / 8][4];  // weighted sum of values, as mma leaves it
-  float reference[Tile::row_blocks][2];                // of the lane's two rows a block
-  float sum[Tile::row_blocks][2];                      // of weights, over this lane's columns only
-
-  __device__ __forceinline__ SoftmaxState() {
-    for (int r = 0; r < Tile::row_blocks; ++r) {
-      for (auto& block : out[r])
-        for (float& x : block) x = 0.0f;
-      for (int i = 0; i < 2; ++i) {
-        reference[r][i] = -INFINITY;
-        sum[r][i] = 0.0f;
-      }
-    }
-  }
-};
-
-template <class Tile>
-using Scores = float[Tile::row_blocks][Tile::key_rows / 8][4];
-
 template <class Tile>
 __device__ __forceinline__ void multiply_keys(Scores<Tile>& s, const bf16* q, const bf16* k) {
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
@@ -90,59 +68,6 @@ __device__ __forceinline__ void multiply_keys(Scores<Tile>& s, const bf16* q, co
   }
 }
 
-/// Columns from `valid` on get no weight. Called for the last tile of a segment only.
-template <class Tile>
-__device__ __forceinline__ void mask_columns(Scores<Tile>& s, int valid) {
-  if (WAM_PLANTED("mask_off_by_one")) ++valid;
-  WAM_UNROLL
-  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
-  for (int n = 0; n < Tile::key_rows / 8; ++n) WAM_UNROLL
-  for (int i = 0; i < 4; ++i)
-    if (n * 8 + int(threadIdx.x) % 4 * 2 + i % 2 >= valid) s[r][n][i] = -INFINITY;
-}
-
-/// Turns scores to weights and brings the state to a reference that holds for them. The reference moves only when a
-/// row's maximum outgrows it by more than 2^8: weights up to 256 lose nothing in bf16 or in the float32 sums, and most
-/// tiles leave the output as it is. The result is the same function; only its rounding differs.
-template <class Tile>
-__device__ __forceinline__ void weigh(Scores<Tile>& s, SoftmaxState<Tile>& state, float scale_log2) {
-  constexpr float headroom = 8.0f;
-  float top[Tile::row_blocks][2];
-  bool outgrown = false;
-  WAM_UNROLL
-  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    float most = s[r][0][2 * i];
-    WAM_UNROLL
-    for (int n = 0; n < Tile::key_rows / 8; ++n) most = fmaxf(most, fmaxf(s[r][n][2 * i], s[r][n][2 * i + 1]));
-    top[r][i] = max_over_lanes<4>(most) * scale_log2;
-    outgrown |= top[r][i] > state.reference[r][i] + headroom;
-  }
-  if (__any_sync(0xffffffffu, outgrown)) {
-    WAM_UNROLL
-    for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const float moved = fmaxf(state.reference[r][i], top[r][i]);
-      const float shrink = exp2_fast(state.reference[r][i] - moved);
-      state.reference[r][i] = moved;
-      state.sum[r][i] *= shrink;
-      WAM_UNROLL
-      for (int d = 0; d < Tile::head_dim / 8; ++d) {
-        state.out[r][d][2 * i] *= shrink;
-        state.out[r][d][2 * i + 1] *= shrink;
-      }
-    }
-  }
-  WAM_UNROLL
-  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
-  for (int n = 0; n < Tile::key_rows / 8; ++n) WAM_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const float weight = exp2_fast(fmaf(s[r][n][i], scale_log2, -state.reference[r][i / 2]));
-    state.sum[r][i / 2] += weight;
-    s[r][n][i] = weight;
-  }
-}
-
 template <class Tile>
 __device__ __forceinline__ void sum_values(SoftmaxState<Tile>& state, const Scores<Tile>& weights, const bf16* v) {
   const int lane = int(threadIdx.x) % 32;
@@ -150,9 +75,11 @@ __device__ __forceinline__ void sum_values(SoftmaxState<Tile>& state, const Scor
   for (int k = 0; k < Tile::key_rows / 16; ++k) {
     uint32_t a[Tile::row_blocks][4];  // what mma leaves for two blocks of 8 keys is what it takes for one of 16
     WAM_UNROLL
-    for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
-    for (int i = 0; i < 4; ++i)
-      a[r][i] = pack_bf16(weights[r][2 * k + i / 2][i % 2 * 2], weights[r][2 * k + i / 2][i % 2 * 2 + 1]);
+    for (int r = 0; r < Tile::row_blocks; ++r) {
+      WAM_UNROLL
+      for (int i = 0; i < 4; ++i)
+        a[r][i] = pack_bf16(weights[r][2 * k + i / 2][i % 2 * 2], weights[r][2 * k + i / 2][i % 2 * 2 + 1]);
+    }
     WAM_UNROLL
     for (int d = 0; d < Tile::head_dim / 16; ++d) {
       uint32_t b[4];
@@ -166,19 +93,6 @@ __device__ __forceinline__ void sum_values(SoftmaxState<Tile>& state, const Scor
   }
 }
 
-/// Where a block's results go.
-struct AttentionPlace {
-  int batch, head, split;
-  QueryTile queries;
-};
-
-/// lse of the calling lane's row `i` of block `r`, from the complete sum.
-template <class Tile>
-__device__ __forceinline__ float lse_of(const SoftmaxState<Tile>& state, int r, int i) {
-  constexpr float ln2 = 0.6931471805599453f;
-  return state.sum[r][i] > 0.0f ? (state.reference[r][i] + log2f(state.sum[r][i])) * ln2 : -INFINITY;
-}
-
 /// The block's only split: normalised rows through shared memory (each warp its own rows), 16 bytes a store.
 template <class Tile>
 __device__ __forceinline__ void store_rows(const AttentionParams& p, const SoftmaxState<Tile>& state,
@@ -186,16 +100,18 @@ __device__ __forceinline__ void store_rows(const AttentionParams& p, const Softm
   constexpr int rows = 16 * Tile::row_blocks;
   const int lane = int(threadIdx.x) % 32, first = int(threadIdx.x) / 32 * rows;
   WAM_UNROLL
-  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    const int row = first + r * 16 + i * 8 + lane / 4;
-    const float inverse = state.sum[r][i] > 0.0f ? 1.0f / state.sum[r][i] : 0.0f;
+  for (int r = 0; r < Tile::row_blocks; ++r) {
     WAM_UNROLL
-    for (int d = 0; d < Tile::head_dim / 8; ++d)
-      *reinterpret_cast<bf16x2*>(staging + swizzled<Tile::chunks>(row, d) * 8 + lane % 4 * 2) =
-          pack_bf16(state.out[r][d][2 * i] * inverse, state.out[r][d][2 * i + 1] * inverse);
-    if (p.lse && lane % 4 == 0 && row < at.queries.rows)
-      p.lse[(int64_t{at.batch} * p.heads + at.head) * p.rows + at.queries.first_row + row] = lse_of(state, r, i);
+    for (int i = 0; i < 2; ++i) {
+      const int row = first + r * 16 + i * 8 + lane / 4;
+      const float inverse = state.sum[r][i] > 0.0f ? 1.0f / state.sum[r][i] : 0.0f;
+      WAM_UNROLL
+      for (int d = 0; d < Tile::head_dim / 8; ++d)
+        *reinterpret_cast<bf16x2*>(staging + swizzled<Tile::chunks>(row, d) * 8 + lane % 4 * 2) =
+            pack_bf16(state.out[r][d][2 * i] * inverse, state.out[r][d][2 * i + 1] * inverse);
+      if (p.lse && lane % 4 == 0 && row < at.queries.rows)
+        p.lse[(int64_t{at.batch} * p.heads + at.head) * p.rows + at.queries.first_row + row] = lse_of(state, r, i);
+    }
   }
   __syncwarp();
   bf16* out = p.out + at.batch * p.out_batch + at.queries.first_row * p.ldo + at.head * Tile::head_dim;
@@ -204,29 +120,6 @@ __device__ __forceinline__ void store_rows(const AttentionParams& p, const Softm
     if (row < at.queries.rows)
       *reinterpret_cast<uint4*>(out + row * p.ldo + chunk * 8) =
           *reinterpret_cast<const uint4*>(staging + swizzled<Tile::chunks>(row, chunk) * 8);
-  }
-}
-
-/// One split of several: normalised rows in float32 and their lse. A split without keys writes the lse alone.
-template <class Tile>
-__device__ __forceinline__ void store_split(const AttentionParams& p, const SoftmaxState<Tile>& state,
-                                            const AttentionPlace& at) {
-  const int lane = int(threadIdx.x) % 32, first = int(threadIdx.x) / 32 * 16 * Tile::row_blocks;
-  const int64_t entry = int64_t{at.split} * p.batch + at.batch;
-  WAM_UNROLL
-  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    const int row = first + r * 16 + i * 8 + lane / 4;
-    if (row >= at.queries.rows) continue;
-    const int64_t query = at.queries.first_row + row;
-    if (lane % 4 == 0) p.split_lse[(entry * p.heads + at.head) * p.rows + query] = lse_of(state, r, i);
-    if (!(state.sum[r][i] > 0.0f)) continue;
-    const float inverse = 1.0f / state.sum[r][i];
-    float* out = p.split_out + ((entry * p.rows + query) * p.heads + at.head) * Tile::head_dim + lane % 4 * 2;
-    WAM_UNROLL
-    for (int d = 0; d < Tile::head_dim / 8; ++d)
-      *reinterpret_cast<float2*>(out + d * 8) =
-          make_float2(state.out[r][d][2 * i] * inverse, state.out[r][d][2 * i + 1] * inverse);
   }
 }
 
@@ -263,7 +156,7 @@ __global__ __launch_bounds__(Tile::threads) void attention_kernel(const __grid_c
       multiply_keys<Tile>(s, q, k);
       const int valid = tile.rows_left();
       if (valid < Tile::key_rows) mask_columns<Tile>(s, valid);
-      weigh<Tile>(s, state, p.scale * 1.4426950408889634f);
+      shrink_out(state, weigh<Tile>(s, state, p.scale * kLog2E));
       const auto fetch_next = [&] {
         if (t + 1 == range.end) return;
         tile.advance(p);
@@ -278,13 +171,11 @@ __global__ __launch_bounds__(Tile::threads) void attention_kernel(const __grid_c
       sum_values<Tile>(state, s, v);
     }
   }
-  WAM_UNROLL
-  for (int r = 0; r < Tile::row_blocks; ++r) WAM_UNROLL
-  for (int i = 0; i < 2; ++i) state.sum[r][i] = sum_over_lanes<4>(state.sum[r][i]);
+  complete_sums(state);
   if (p.splits == 1)
     store_rows<Tile>(p, state, at, q);
   else
-    store_split<Tile>(p, state, at);
+    store_split<Tile>(p, state, at, int(threadIdx.x) / 32 * 16 * Tile::row_blocks);
 }
 
 /// Calls launch(shape, kernel, params) for the attention and, where keys are split, the merge. Nothing is launched for

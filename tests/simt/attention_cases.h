@@ -104,7 +104,8 @@ struct Data {
                              .ld = width,
                              .batch_stride = int64_t{all} * width,
                              .first_row = shape.before,
-                             .rows = shape.rows};
+                             .rows = shape.rows,
+                             .buffer_rows = all};
         live[g * kMaxKeySegments + s] = {shape.before, shape.rows};
         if (c.live) {
           group.segments[s].first_row = 0;

@@ -69,30 +69,29 @@ void check_operand(uint64_t bits, int rows, bool transposed) {
   });
 }
 
-// PTX ISA, register fragments of wgmma.m64nNk16: warp w of the group has rows 16 w to 16 w + 15 as in mma.m16n8k16.
-void multiply(const WgmmaOperands& o, unsigned rank) {
-  const int warp = int(rank / 32 % 4), group = int(rank % 32 / 4), member = int(rank % 4);
-  float a[2][16];
-  for (int half = 0; half < 2; ++half)
-    for (int k = 0; k < 16; ++k)
-      if (o.a_registers) {
-        if (k / 2 % 4 == member) a[half][k] = half_of(o.a_registers[half + k / 8 * 2], k & 1);
-      } else {
-        a[half][k] = element(Descriptor(o.a).by_rows(warp * 16 + half * 8 + group, k));
-      }
-  const Descriptor b(o.b);
-  for (int block = 0; block < o.n / 8; ++block)
-    for (int i = 0; i < 2; ++i) {
-      const int n = block * 8 + member * 2 + i;
-      float column[16];
-      for (int k = 0; k < 16; ++k) column[k] = element(o.b_transposed ? b.by_columns(k, n) : b.by_rows(n, k));
-      for (int half = 0; half < 2; ++half) {
-        float& d = o.d[block * 4 + half * 2 + i];
-        float sum = o.accumulate ? d : 0.0f;
-        for (int k = 0; k < 16; ++k) sum += a[half][k] * column[k];
-        d = sum;
-      }
+// One warp's 16 rows of a product, given every lane's operands. PTX ISA, register fragments of wgmma.m64nNk16: warp w
+// of the group has rows 16 w to 16 w + 15, spread over its lanes as in mma.m16n8k16.
+void multiply(const WgmmaOperands* const (&lanes)[32], int warp) {
+  const WgmmaOperands& o = *lanes[0];
+  float a[16][16];
+  for (int row = 0; row < 16; ++row)
+    for (int k = 0; k < 16; ++k) {
+      const WgmmaOperands& holder = *lanes[row % 8 * 4 + k % 8 / 2];
+      a[row][k] = o.a_registers ? half_of(holder.a_registers[row / 8 + k / 8 * 2], k & 1)
+                                : element(Descriptor(o.a).by_rows(warp * 16 + row, k));
     }
+  const Descriptor b(o.b);
+  for (int n = 0; n < o.n; ++n) {
+    float column[16];
+    for (int k = 0; k < 16; ++k) column[k] = element(o.b_transposed ? b.by_columns(k, n) : b.by_rows(n, k));
+    for (int row = 0; row < 16; ++row) {
+      const WgmmaOperands& holder = *lanes[row % 8 * 4 + n % 8 / 2];
+      float& d = holder.d[n / 8 * 4 + row / 8 * 2 + n % 2];
+      float sum = o.accumulate ? d : 0.0f;
+      for (int k = 0; k < 16; ++k) sum += a[row][k] * column[k];
+      d = sum;
+    }
+  }
 }
 
 }  // namespace
@@ -231,19 +230,18 @@ void wgmma_wait(int pending) {
   Machine& m = Machine::now();
   m.collective("wgmma.wait", 0xffffffffu, {}, {}, [&m, pending](Lanes&) {
     const unsigned first = m.self().rank / 32 * 32;
-    for (unsigned rank = first; rank < first + 32; ++rank) {
-      Thread& t = m.thread(rank);
-      t.tensor_fence = false;
-      while (int(t.tensor_groups.size()) > pending) {
-        for (const WgmmaOperands& o : t.tensor_groups.front()) {
-          if (rank == first) {  // the operands must have stayed what they were until now
-            if (!o.a_registers) check_operand(o.a, 64, false);
-            check_operand(o.b, o.n, o.b_transposed);
-          }
-          multiply(o, rank);
-        }
-        t.tensor_groups.erase(t.tensor_groups.begin());
+    const auto group = [&](unsigned lane) -> auto& { return m.thread(first + lane).tensor_groups; };
+    for (unsigned lane = 0; lane < 32; ++lane) m.thread(first + lane).tensor_fence = false;
+    while (int(group(0).size()) > pending) {
+      for (size_t i = 0; i < group(0).front().size(); ++i) {
+        const WgmmaOperands* lanes[32];
+        for (unsigned lane = 0; lane < 32; ++lane) lanes[lane] = &group(lane).front().at(i);
+        // The operands must have stayed what they were until now.
+        if (!lanes[0]->a_registers) check_operand(lanes[0]->a, 64, false);
+        check_operand(lanes[0]->b, lanes[0]->n, lanes[0]->b_transposed);
+        multiply(lanes, int(first / 32 % 4));
       }
+      for (unsigned lane = 0; lane < 32; ++lane) group(lane).erase(group(lane).begin());
     }
   });
 }

@@ -6,6 +6,7 @@
 
 #include "wamcore/kernels/cuda/bf16.h"
 #include "wamcore/kernels/cuda/launch.h"
+#include "wamcore/kernels/cuda/tensor_map.h"
 
 namespace wam::kernels::cuda {
 
@@ -17,6 +18,7 @@ struct KeySegment {
   const bf16* v = nullptr;  // the same shape and strides
   int64_t ld = 0, batch_stride = 0;
   int32_t first_row = 0, rows = 0;  // which rows are seen; AttentionParams::live has the last word
+  int32_t buffer_rows = 0;          // rows that k and v hold; the sm_90a kernel wants to know
 };
 
 /// Query rows that see the same keys.
@@ -49,6 +51,20 @@ struct AttentionParams {
 
 /// With mma.sync, on sm_80 and everything after it. All pointers 16-byte aligned, all strides multiples of 8 elements.
 LaunchResult attention_sm80(const AttentionParams& p, Stream stream);
+
+/// AttentionParams and where bulk copies find rows of [batch, rows, heads, head_dim].
+struct AttentionParamsSm90 {
+  AttentionParams attention;
+  TensorMap q;
+  TensorMap k[kMaxQueryGroups][kMaxKeySegments], v[kMaxQueryGroups][kMaxKeySegments];
+  int32_t blocks = 0;  // that walk over the tiles
+};
+
+/// Makes the maps; false for impossible sizes or where the driver refuses. Done once, before a graph is captured.
+bool plan_attention_sm90(AttentionParamsSm90* plan, const AttentionParams& p, int multiprocessors);
+/// With wgmma and TMA, on sm_90a. Whole tiles are fetched from k and v, rows that are not seen included: all rows of
+/// these buffers must hold finite numbers, which a cache has when it was zeroed once.
+LaunchResult attention_sm90(const AttentionParamsSm90& plan, Stream stream);
 
 /// Splits that make `blocks` = query tiles * heads * batch fill `slots` = multiprocessors * blocks that one of them
 /// holds, for `key_tiles` tiles of keys. A split costs its share of the keys, and its rows a trip through memory in
