@@ -11,6 +11,7 @@
 #include "backend/plan.h"
 #include "backend/weights.h"
 #include "wamcore/export.h"
+#include "wamcore/operation.h"
 
 namespace wam {
 
@@ -69,6 +70,8 @@ class Backend {
   /// Lays the weights out as the backend likes them. Called once at load.
   virtual std::shared_ptr<const PackedWeights> pack(const WeightTable& table, const WeightSource& source) = 0;
   virtual std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const PackedWeights> weights) = 0;
+  /// What ran so far, with the kernels that were really chosen; empty where a backend does not count.
+  virtual std::vector<OperationReport> operations() const { return {}; }
 };
 
 /// The instruction set that the CPU's kernels use. Throws DeviceError when WAMCORE_CPU_ISA asks for one that is not

@@ -1,67 +1,104 @@
 #include "backend/cpu_backend.h"
 
 #include "backend/cpu_program.h"
+#include "wamcore/kernels/isa.h"
 
 namespace wam {
 
 using kernels::Team;
 
+namespace {
+
+struct OperationInfo {
+  const char* name;
+  bool per_isa;  // compiled for every instruction set; else for the compiler's default target only
+  const char* precision;
+};
+constexpr const char* kFloat = "float32";
+constexpr const char* kBf16Weights = "float32, weights bfloat16";
+constexpr OperationInfo kOperations[kCpuOperations] = {
+    {"gemm", true, kFloat},         {"gemm", true, kBf16Weights},
+    {"feed_forward", true, kFloat}, {"feed_forward", true, kBf16Weights},
+    {"attention", true, kFloat},    {"norm", true, kFloat},
+    {"activation", true, kFloat},   {"conv", true, kFloat},
+    {"frames", true, kFloat},       {"rearrange", false, kFloat},
+    {"other", false, kFloat}};
+
+}  // namespace
+
+template <typename F>
+void CpuOps::run(CpuOperation operation, F&& kernel) {
+  runs_[static_cast<size_t>(operation)].fetch_add(1, std::memory_order_relaxed);
+  pool_.run(std::forward<F>(kernel));
+}
+
+std::vector<OperationReport> CpuOps::operations() const {
+  const std::string fastest = cpu_isa(), plain = kernels::isa_name(kernels::Isa::portable);
+  std::vector<OperationReport> out;
+  for (size_t i = 0; i < kCpuOperations; ++i) {
+    const OperationInfo& info = kOperations[i];
+    out.push_back({info.name, info.per_isa ? fastest : plain, info.precision, runs_[i].load()});
+  }
+  return out;
+}
+
 void CpuOps::gemm(const kernels::GemmParams& p) {
-  pool_.run([&](const Team& team) { kernels::gemm(p, team); });
+  run(p.w.bf16 ? CpuOperation::gemm_bf16 : CpuOperation::gemm, [&](const Team& team) { kernels::gemm(p, team); });
 }
 void CpuOps::attention(const kernels::AttentionParams& p) {
-  pool_.run([&](const Team& team) { kernels::attention(p, team); });
+  run(CpuOperation::attention, [&](const Team& team) { kernels::attention(p, team); });
 }
 void CpuOps::layer_norm(const kernels::LayerNormParams& p) {
-  pool_.run([&](const Team& team) { kernels::layer_norm(p, team); });
+  run(CpuOperation::norm, [&](const Team& team) { kernels::layer_norm(p, team); });
 }
 void CpuOps::qk_norm_rope(const kernels::QkNormRopeParams& p) {
-  pool_.run([&](const Team& team) { kernels::qk_norm_rope(p, team); });
+  run(CpuOperation::norm, [&](const Team& team) { kernels::qk_norm_rope(p, team); });
 }
 void CpuOps::activation(const kernels::ActivationParams& p) {
-  pool_.run([&](const Team& team) { kernels::activation(p, team); });
+  run(CpuOperation::activation, [&](const Team& team) { kernels::activation(p, team); });
 }
 void CpuOps::sinusoid(const kernels::SinusoidParams& p) {
-  pool_.run([&](const Team& team) { kernels::sinusoid(p, team); });
+  run(CpuOperation::other, [&](const Team& team) { kernels::sinusoid(p, team); });
 }
 void CpuOps::patchify(const kernels::PatchifyParams& p) {
-  pool_.run([&](const Team& team) { kernels::patchify(p, team); });
+  run(CpuOperation::rearrange, [&](const Team& team) { kernels::patchify(p, team); });
 }
 void CpuOps::unpatchify(const kernels::UnpatchifyParams& p) {
-  pool_.run([&](const Team& team) { kernels::unpatchify(p, team); });
+  run(CpuOperation::rearrange, [&](const Team& team) { kernels::unpatchify(p, team); });
 }
 void CpuOps::modulation(const kernels::ModulationParams& p) {
-  pool_.run([&](const Team& team) { kernels::modulation(p, team); });
+  run(CpuOperation::activation, [&](const Team& team) { kernels::modulation(p, team); });
 }
 void CpuOps::combine(const kernels::CombineParams& p) {
-  pool_.run([&](const Team& team) { kernels::combine(p, team); });
+  run(CpuOperation::other, [&](const Team& team) { kernels::combine(p, team); });
 }
 void CpuOps::conv(const kernels::ConvParams& p) {
-  pool_.run([&](const Team& team) { kernels::conv(p, team); });
+  run(CpuOperation::conv, [&](const Team& team) { kernels::conv(p, team); });
 }
 void CpuOps::channel_norm(const kernels::ChannelNormParams& p) {
-  pool_.run([&](const Team& team) { kernels::channel_norm(p, team); });
+  run(CpuOperation::norm, [&](const Team& team) { kernels::channel_norm(p, team); });
 }
 void CpuOps::affine(const kernels::AffineParams& p) {
-  pool_.run([&](const Team& team) { kernels::affine(p, team); });
+  run(CpuOperation::frames, [&](const Team& team) { kernels::affine(p, team); });
 }
 void CpuOps::upsample(const kernels::UpsampleParams& p) {
-  pool_.run([&](const Team& team) { kernels::upsample(p, team); });
+  run(CpuOperation::frames, [&](const Team& team) { kernels::upsample(p, team); });
 }
 void CpuOps::pixel_unshuffle(const kernels::PixelShuffleParams& p) {
-  pool_.run([&](const Team& team) { kernels::pixel_unshuffle(p, team); });
+  run(CpuOperation::rearrange, [&](const Team& team) { kernels::pixel_unshuffle(p, team); });
 }
 void CpuOps::pixel_shuffle(const kernels::PixelShuffleParams& p) {
-  pool_.run([&](const Team& team) { kernels::pixel_shuffle(p, team); });
+  run(CpuOperation::rearrange, [&](const Team& team) { kernels::pixel_shuffle(p, team); });
 }
 void CpuOps::average_down(const kernels::AverageDownParams& p) {
-  pool_.run([&](const Team& team) { kernels::average_down(p, team); });
+  run(CpuOperation::frames, [&](const Team& team) { kernels::average_down(p, team); });
 }
 void CpuOps::repeat_up(const kernels::RepeatUpParams& p) {
-  pool_.run([&](const Team& team) { kernels::repeat_up(p, team); });
+  run(CpuOperation::frames, [&](const Team& team) { kernels::repeat_up(p, team); });
 }
 void CpuOps::feed_forward(const kernels::FeedForwardParams& p) {
-  pool_.run([&](const Team& team) { kernels::feed_forward(p, team); });
+  run(p.w1.bf16 || p.w2.bf16 ? CpuOperation::feed_forward_bf16 : CpuOperation::feed_forward,
+      [&](const Team& team) { kernels::feed_forward(p, team); });
 }
 
 std::shared_ptr<const PackedWeights> CpuBackend::pack(const WeightTable& table, const WeightSource& source) {

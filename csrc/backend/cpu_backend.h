@@ -1,10 +1,29 @@
 #pragma once
 
+#include <array>
+#include <atomic>
+
 #include "backend/backend.h"
 #include "core/thread_pool.h"
 #include "wamcore/kernels/feed_forward.h"
 
 namespace wam {
+
+/// What is counted apart: operations whose kernels are chosen together.
+enum class CpuOperation : uint8_t {
+  gemm,
+  gemm_bf16,
+  feed_forward,
+  feed_forward_bf16,
+  attention,
+  norm,
+  activation,
+  conv,
+  frames,
+  rearrange,
+  other
+};
+inline constexpr size_t kCpuOperations = static_cast<size_t>(CpuOperation::other) + 1;
 
 /// Operations on the CPU, each shared by the pool's threads.
 class CpuOps final : public Ops {
@@ -32,8 +51,14 @@ class CpuOps final : public Ops {
   void repeat_up(const kernels::RepeatUpParams& p) override;
   void feed_forward(const kernels::FeedForwardParams& p);
 
+  std::vector<OperationReport> operations() const;
+
  private:
+  template <typename F>
+  void run(CpuOperation operation, F&& kernel);
+
   ThreadPool pool_;
+  std::array<std::atomic<uint64_t>, kCpuOperations> runs_{};
 };
 
 class CpuBackend final : public Backend {
@@ -44,6 +69,7 @@ class CpuBackend final : public Backend {
   Ops& ops() override { return ops_; }
   std::shared_ptr<const PackedWeights> pack(const WeightTable& table, const WeightSource& source) override;
   std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const PackedWeights> weights) override;
+  std::vector<OperationReport> operations() const override { return ops_.operations(); }
 
  private:
   CpuOps ops_;

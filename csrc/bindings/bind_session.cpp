@@ -180,6 +180,16 @@ Raises:
           },
           "The imagined frames as pictures, uint8 [frames, height, width, 3].")
       .def_property_readonly("trace", &trace, "Stage times, ns, and counts of the last chunk.")
+      .def_property_readonly(
+          "operations",
+          [](const Session& s) {
+            py::list out;
+            for (const OperationReport& o : s.operations())
+              out.append(py::dict(py::arg("operation") = o.operation, py::arg("kernel") = o.kernel,
+                                  py::arg("precision") = o.precision, py::arg("runs") = o.runs));
+            return out;
+          },
+          "What has computed so far: operation, kernel (on a CPU: the instruction set), precision and runs of each.")
       .def_property_readonly("context_start", &Session::context_start, "Latent frame at which the next chunk starts.")
       .def_property_readonly("steps_run", &Session::steps_run, "Steps of the last chunk that ran the model.")
       .def(

@@ -112,6 +112,7 @@ void ImagePipeline::resize_view(const View& v, const uint8_t* rgb) {
     std::transform(from, from + row, source_.begin() + y * row, [](uint8_t level) { return kUnit[level]; });
   }
   resize(source_.data(), v.rows, v.cols, wide_.data(), tall_.data());
+  ++resized_;
   std::transform(tall_.begin(), tall_.end(), small_.begin(), [](float value) {  // truncated, not rounded, as upstream
     return static_cast<uint8_t>(std::clamp(value * 255.0f, 0.0f, 255.0f));
   });
@@ -163,6 +164,7 @@ void ImagePipeline::scale(const uint8_t* picture, float* out) {
   wide_.resize(static_cast<size_t>(composed_[0] * 3 * target_[1]));
   std::transform(picture, picture + n, source_.begin(), value);
   resize(source_.data(), target_rows_, target_cols_, wide_.data(), out);
+  ++resized_;
 }
 
 }  // namespace wam

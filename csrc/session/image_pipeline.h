@@ -25,6 +25,8 @@ class WAMCORE_API ImagePipeline {
   int check(const Observation& obs) const;
   /// Writes [frames, height, width, 3] in [-1, 1]. `obs` must have passed check().
   void run(const Observation& obs, float* out);
+  /// Pictures resized so far; those that have the right size already are left alone.
+  uint64_t resized() const { return resized_; }
   /// The composed pictures before scaling, uint8 [frames, composed height, composed width, 3].
   const std::vector<uint8_t>& composed() const { return bytes_; }
   int composed_height() const { return composed_[0]; }
@@ -49,6 +51,7 @@ class WAMCORE_API ImagePipeline {
   kernels::ResampleWeights target_rows_, target_cols_;
   std::vector<float> source_, wide_, tall_;  // a picture before, half-way through and after a resize
   std::vector<uint8_t> small_, bytes_;
+  uint64_t resized_ = 0;
 };
 
 }  // namespace wam

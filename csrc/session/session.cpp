@@ -275,6 +275,11 @@ int Session::observed_frames() const { return state_->observed; }
 Tensor Session::decode() { return state_->decode(); }
 const Model& Session::model() const { return *state_->model; }
 const Trace& Session::trace() const { return state_->tracer.trace(); }
+std::vector<OperationReport> Session::operations() const {
+  std::vector<OperationReport> out = state_->model->backend->operations();
+  out.push_back({"resample", cpu_isa(), "float32", state_->pipeline.resized()});
+  return out;
+}
 int Session::context_start() const { return state_->context.start(); }
 const std::vector<int>& Session::steps_run() const { return state_->sampler.steps_run(); }
 Tensor Session::memory(int layer, int branch) const {

@@ -1,6 +1,7 @@
 """The command line: what it prints, and how it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import wamcore
 from conftest import run
+from wamcore import _core
 from wamcore.cli import main
 
 TABLETOP = Path(wamcore.__file__).parent / "models" / "tabletop"
@@ -86,15 +88,26 @@ def test_debug_shows_where(capsys):
         main(["info", "--debug", "nosuch"])
 
 
+def operations(text: str) -> dict[str, int]:
+    """How often each operation ran with the kernels that this machine should choose, whatever its weights are."""
+    runs: dict[str, int] = {}
+    for line in re.finditer(rf"^ +(\w+) +{_core.cpu_isa()} +float32(?:, weights bfloat16)? +(\d+) *$", text, re.M):
+        runs[line[1]] = runs.get(line[1], 0) + int(line[2])
+    return runs
+
+
 def test_doctor_runs_the_backends():
     pytest.importorskip("numpy")
     done = wam("doctor")
     assert done.returncode in (0, 1), done.stderr
     assert f"wamcore {wamcore.__version__}" in done.stdout
     assert done.stdout.count("ran a chunk of tabletop") == 2
-    usable, sentence = wamcore._core.cuda_status()
-    assert f"  cuda     {sentence}\n" in done.stdout
-    assert usable or sentence.endswith(".")
+    cpu, ops = re.split(r"^  cpu-ops ", done.stdout.partition("kernels are the")[2], flags=re.M)
+    fused, plain = (operations(text) for text in (cpu, ops))
+    for name in ("gemm", "attention", "norm", "activation", "conv", "frames"):
+        assert fused[name] > 0 and plain[name] > 0
+    assert fused["feed_forward"] > 0 == plain["feed_forward"]  # the loop over operations has no fused layer
+    assert fused["resample"] == 0  # the bundled model's pictures have the right size
     problems = int(done.stdout.split(" problem")[0].split()[-1])
     assert done.returncode == (problems > 0)
     assert done.stdout.count("\n  - ") == problems

@@ -88,3 +88,12 @@ def test_nothing_is_predicted_before_the_first_chunk(model):
         fresh.decode()
     with pytest.raises(wam.InputError):
         fresh.predicted_latents()
+
+
+def test_a_session_counts_what_computed(model, session):
+    """From the C++ side: a chunk takes gemms; pictures of the right size are not resized."""
+    before = {(o["operation"], o["precision"]): o["runs"] for o in session.operations}
+    session.infer(wam.Observation({"scene": picture()}, STATE))
+    ran = {o["operation"] for o in session.operations if o["runs"] > before[o["operation"], o["precision"]]}
+    assert {"gemm", "attention", "norm", "conv"} <= ran and "resample" not in ran
+    assert {o["kernel"] for o in session.operations} <= {wam._core.cpu_isa(), "portable"}

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "wamcore/model.h"
+#include "wamcore/operation.h"
 #include "wamcore/policy.h"
 #include "wamcore/trace.h"
 
@@ -77,7 +78,10 @@ class WAMCORE_API Session : public Policy {
   Tensor decode();
 
   const Model& model() const;
-  const Trace& trace() const;                 // of the last chunk
+  const Trace& trace() const;  // of the last chunk
+  /// What has computed so far and how often: the model's operations for all of its sessions, and the resizing of
+  /// pictures, which is this session's and always on the CPU.
+  std::vector<OperationReport> operations() const;
   int context_start() const;                  // latent frame at which the next chunk starts
   const std::vector<int>& steps_run() const;  // of the last chunk
   /// Keys and values of a layer's memory in order, [2, rows, heads * head_dim]; branch 1 is unconditional.

@@ -78,6 +78,9 @@ def backend(device: str, problems: list[str]) -> None:
     kind = {"cpu": "fused layers", "cpu-ops": "the plain loop over operations"}[device]
     print(f"  {model.device:<8} {kind}, float32, {model.threads} threads: ran a chunk of {bundled()[0]} in {ms:.0f} ms")
     print(f"           ms by stage: {share}")
+    head = ("operation", "kernel", "precision", "runs")
+    rows = [tuple(o[name] for name in head) for o in session.operations]
+    print(table(rows, head, (0, 1, 2), indent=" " * 11), "\n")
 
 
 def blank(model) -> Observation:
