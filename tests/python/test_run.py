@@ -47,6 +47,7 @@ def test_what_is_reported(touched):
     _, report = touched
     assert report["model"]["family"] == "dreamzero" and len(report["model"]["sha256"]) == 64
     assert report["loop"]["mode"] == "async_blend" and report["loop"]["delay_ticks"] == 2
+    assert report["loop"]["clock"] == "virtual"
     assert [e["seed"] for e in report["episodes"]] == [3, 4]
     for e in report["episodes"]:
         assert e["outcome"] in ("success", "wrong", "timeout", "stopped") and e["instruction"].startswith("touch the ")
@@ -105,6 +106,16 @@ def test_sync_waits_and_nothing_starves(tmp_path):
     assert report["timing"]["video_decode_ms"]["n"] == 0
 
 
+def test_real_time_runs_the_threads_of_a_robot(tmp_path, capsys):
+    report = episodes(tmp_path, "--task", "touch", "--episodes", "1", "--realtime")
+    assert report["loop"]["clock"] == "real" and report["loop"]["delay_ticks"] is None
+    assert report["totals"]["chunks"] >= 1 and report["totals"]["ticks"] >= 5
+    assert report["timing"]["wall_s"] > 0.9 * report["timing"]["simulated_s"]  # nothing runs ahead of the clock
+    assert report["files"] == {"joints": "joints.png"} and not list(tmp_path.glob("run.mp4"))
+    out = capsys.readouterr().out
+    assert "real time, joint commands at 200 Hz" in out and "(real clock)" in out
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -112,6 +123,7 @@ def test_sync_waits_and_nothing_starves(tmp_path):
         (["--steps", "1000000"], "steps"),
         (["--episodes", "0"], "--episodes"),
         (["--delay", "-1"], "--delay"),
+        (["--delay", "1", "--realtime"], "--delay: with --realtime an inference takes what it takes"),
         (["--execute", "17"], "at most 16"),
         (["--control-hz", "1"], "--control-hz"),
         (["nosuch"], "nosuch"),

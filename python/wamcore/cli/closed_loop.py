@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import sim
-from .._core import ActionChunk, ConfigError, Model, Observation, Policy, RobotError, Session, VirtualRunner
+from .._core import ActionChunk, ConfigError, Model, Observation, Policy, RobotError, Runner, Session, VirtualRunner
 from ..hal.mujoco import MuJoCo
 from ..viz import Film, JointTrace
 from ..viz.video import CAMERA, Shot, compose
@@ -28,6 +28,7 @@ class Settings:
     delay: int | None = None  # control ticks; None: as measured
     execute: int | None = None  # control ticks between two inferences; None: half a chunk
     steps: int | None = None  # flow steps; None: as the checkpoint says
+    realtime: bool = False  # threads on the machine's clock instead of virtual time
 
 
 class Watched(Policy):
@@ -93,6 +94,7 @@ class Episode:
     starved_ticks: int = 0
     late_chunks: int = 0
     refused_chunks: int = 0
+    overruns: int = 0  # joint commands skipped because one before came late
     seam_jump_max: float = 0.0  # rad
     obs_age_p99: float = 0.0  # s
     tracking_rms: float = 0.0  # rad between command and measured joints
@@ -109,7 +111,7 @@ def offsets(model: Model, execute: int) -> list[int]:
 
 
 class ClosedLoop:
-    """One arm, one session, episode after episode in virtual time.
+    """One arm, one session, episode after episode: in virtual time, or in real time with the threads of a real robot.
 
     Args:
         model: what to run; its embodiment must be the scene's.
@@ -131,7 +133,7 @@ class ClosedLoop:
         self.delay_source = "given"
 
     def show(self, film: Film) -> None:
-        """From now on, pictures go into `film`."""
+        """From now on, pictures go into `film`; in virtual time only, where making them takes no time from the arm."""
         self.film, self.policy.imagine = film, True
 
     def close(self) -> None:
@@ -164,8 +166,15 @@ class ClosedLoop:
             "mode": "sync" if s.sync else "async_blend",
             "execute_horizon": self.execute,
             "record": max(TIME_LIMIT.values()) + 5.0,
-            "delay_ticks": 0 if s.sync else self.delay,
         }
+
+    def runner(self) -> Runner | VirtualRunner:
+        """A runner for one episode. In virtual time an inference takes a set number of ticks, else what it takes."""
+        limits = self.model.embodiment.limits
+        if self.settings.realtime:
+            return Runner(self.policy, self.hal, limits, **self.options())
+        delay = 0 if self.settings.sync else self.delay
+        return VirtualRunner(self.policy, self.hal, limits, delay_ticks=delay, **self.options())
 
     def run(self, episode: Episode, progress: Callable[[Episode, float], None], title: str) -> Episode:
         """Runs one episode to its end.
@@ -179,13 +188,15 @@ class ClosedLoop:
         self.policy.begin()
         episode.instruction = self.world.reset(episode.seed, episode.task)
         self.session.set_prompt(episode.instruction)
-        runner = VirtualRunner(self.policy, self.hal, self.model.embodiment.limits, **self.options())
+        runner = self.runner()
+        advance = runner.wait if self.settings.realtime else runner.run
         try:
             runner.start()
             limit = round(TIME_LIMIT[episode.task] / self.tick)
             while not self.world.done and runner.running and self.world.tick < limit:
-                self._film(episode, title, runner.tick)
-                runner.run(self.tick)
+                if self.film:
+                    self._film(episode, title, runner.tick)
+                advance(self.tick)
                 episode.ticks = self.world.tick
                 progress(episode, self.policy.seconds[-1] if self.policy.seconds else 0.0)
             if self.world.done:
@@ -193,7 +204,8 @@ class ClosedLoop:
         except RobotError as e:  # the run has ended itself and the arm stands; the next episode starts afresh
             episode.outcome, episode.reason = "stopped", str(e)
         finally:
-            tick, stats = runner.tick, runner.stats  # before the stop, which counts as one
+            stats = runner.stats  # before the stop, which counts as one
+            tick = runner.tick if self.film else 0
             runner.stop()
         for _ in range(round(LAST_LOOK / self.tick) if self.film else 0):
             self._film(episode, title, tick, episode.outcome)
@@ -201,8 +213,6 @@ class ClosedLoop:
         return episode
 
     def _film(self, episode: Episode, title: str, tick: int, verdict: str = "") -> None:
-        if self.film is None:
-            return
         age = (tick - self.policy.chunks[-1].obs_tick) * self.tick if self.policy.chunks else 0.0
         shot = Shot(
             camera=self.hal.picture(*CAMERA),
@@ -217,6 +227,7 @@ class ClosedLoop:
     def _account(self, episode: Episode, stats: dict, record: dict[str, np.ndarray]) -> None:
         episode.chunks, episode.refused_chunks = stats["chunks"], stats["refused_chunks"]
         episode.starved_ticks, episode.late_chunks = stats["starved_ticks"], stats["late_chunks"]
+        episode.overruns = stats["overruns"]
         episode.seam_jump_max, episode.obs_age_p99 = stats["seam_jump"]["max"], stats["obs_age"]["p99"]
         episode.safety = {name: count for name, count in stats["safety"].items() if count}
         t, error = record["tick"] * self.tick, record["command"] - record["measured"]

@@ -17,6 +17,18 @@ from . import machine
 from .tables import quantiles, stage_quantiles, table, wilson
 
 TASKS = ("touch", "push", "moving")
+ABOUT = """\
+The arm stands before three coloured blocks. The model sees one camera, the joints and an instruction, and answers with
+chunks: joint targets for the next ticks of the control rate. Tasks: touch a named block; push it to a named side;
+touch it while it moves. An episode ends as
+
+  success  the named block was touched, or pushed to the named side
+  wrong    another block was
+  timeout  neither, within 4.8 s (touch), 9.6 s (push) or 6.4 s (moving)
+  stopped  the safety filter, the driver or the model ended the run; the reason is printed
+
+Without --realtime time is virtual: an inference takes a set number of ticks, and a run repeats to the bit. With it the
+runner's own threads drive the arm on the machine's clock, as they would a real one."""
 DEFINITION = (
     "wall time of one Session.infer: camera frames and joints in, absolute joint targets out; preprocessing, image "
     "encoding, memory update and all flow steps included; no picture is decoded; the prompt is encoded once per episode"
@@ -24,20 +36,22 @@ DEFINITION = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog, parser.formatter_class = ABOUT, argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("model", nargs="?", default="tabletop", help="a bundled model or a checkpoint folder (default: tabletop)")
     add("--task", choices=(*TASKS, "all"), default="all", help="what the arm is told to do (default: all)")
     add("--episodes", type=int, default=4, metavar="N", help="of each task (default: 4)")
-    add("--seed", type=int, default=0, help="of the first world; each task has its own thousand (default: 0)")
+    add("--seed", type=int, default=0, help="of the first world; pushing adds 1000, moving 2000 (default: 0)")
     add("--steps", type=int, metavar="K", help="flow steps of a chunk (default: as the checkpoint says)")
     add("--sync", action="store_true", help="the arm waits for each chunk instead of moving on meanwhile")
-    add("--delay", type=int, metavar="TICKS", help="control ticks an inference takes (default: measured here first)")
-    add("--execute", type=int, metavar="TICKS", help="control ticks between inferences (default: half a chunk)")
-    add("--control-hz", type=float, default=200.0, metavar="HZ", help="servo rate (default: 200)")
+    add("--realtime", action="store_true", help="on the machine's clock instead of in virtual time; writes no video")
+    add("--delay", type=int, metavar="TICKS", help="ticks an inference takes in virtual time (default: measured first)")
+    add("--execute", type=int, metavar="TICKS", help="ticks from one inference to the next (default: half a chunk)")
+    add("--control-hz", type=float, default=200.0, metavar="HZ", help="rate of joint commands (default: 200)")
     add("--device", default="auto", help='"auto", "cpu" or "cpu-ops"')
     add("--threads", type=int, default=0, help="to compute with (default: all cores)")
-    add("--headless", action="store_true", help="no window even where there is a display; files are always written")
-    add("--no-video", action="store_true", help="write no video; nothing is ever decoded then")
+    add("--headless", action="store_true", help="for scripts: no line that is rewritten, even on a terminal")
+    add("--no-video", action="store_true", help="write no video; no picture that the model imagines is decoded then")
     add("--out", type=Path, metavar="DIR", help="folder for video, plot and JSON (default: runs/<date and time>)")
 
 
@@ -54,6 +68,8 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not low <= value <= high:
             raise ConfigError(f"--{name}: wanted {low} to {high}, got {value}")
+    if args.realtime and args.delay is not None:
+        raise ConfigError("--delay: with --realtime an inference takes what it takes")
     if not 20 <= args.control_hz <= 2000:
         raise ConfigError(f"--control-hz: wanted 20 to 2000 Hz, got {args.control_hz}")
 
@@ -61,8 +77,8 @@ def check(args: argparse.Namespace) -> None:
 class Line:
     """One line of a terminal, rewritten; on anything else only final lines appear."""
 
-    def __init__(self) -> None:
-        self.live, self.last = sys.stdout.isatty(), 0.0
+    def __init__(self, live: bool) -> None:
+        self.live, self.last = live and sys.stdout.isatty(), 0.0
 
     def show(self, text: str) -> None:
         if self.live and time.monotonic() - self.last > 0.1:
@@ -84,15 +100,15 @@ def run(args: argparse.Namespace) -> int:
     folder = args.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
     model = load(args.model, device=args.device, threads=args.threads)
     check_robot(model)
-    settings = Settings(args.sync, args.control_hz, args.delay, args.execute, args.steps)
+    settings = Settings(args.sync, args.control_hz, args.delay, args.execute, args.steps, args.realtime)
     loop = ClosedLoop(model, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    film = None if args.no_video else open_film(folder, model.embodiment.control_hz)
+    film = None if args.no_video or args.realtime else open_film(folder, model.embodiment.control_hz)
     if film is not None:
         loop.show(film)
     began = time.perf_counter()
     try:
-        if args.delay is None and not args.sync:
+        if args.delay is None and not args.sync and not args.realtime:
             loop.measure_delay()
         print(headline(args, model, loop), flush=True)
         episodes = play(args, loop)
@@ -105,15 +121,24 @@ def run(args: argparse.Namespace) -> int:
     report["files"] = {"joints": "joints.png"} | ({"video": film.path.name} if film else {})
     (folder / "run.json").write_text(json.dumps(report, indent=1) + "\n")
     print(tell(report))
-    print(f"\nwrote {folder}/: " + ", ".join([*report["files"].values(), "run.json"]))
+    print(f"\nwrote {folder}/")
+    for name, what in {**report["files"], "numbers": "run.json"}.items():
+        print(f"  {what:<11} {WHAT[name]}")
     return 0
+
+
+WHAT = {
+    "video": "the camera beside what the model imagines",
+    "joints": "joint targets and measured joints, with the seams of the chunks",
+    "numbers": "everything as JSON",
+}
 
 
 def play(args: argparse.Namespace, loop) -> list:
     """Runs the episodes, with a line for each; the first of every task keeps its joints for the plot."""
     from .closed_loop import Episode
 
-    line, hz, episodes = Line(), loop.model.embodiment.control_hz, []
+    line, hz, episodes = Line(not args.headless), loop.model.embodiment.control_hz, []
     for task in TASKS if args.task == "all" else (args.task,):
         for i in range(args.episodes):
             place = f"{task:<6} {i + 1}/{args.episodes}"
@@ -137,17 +162,16 @@ def check_robot(model) -> None:
 
 
 def headline(args: argparse.Namespace, model, loop) -> str:
-    tick_ms = 1e3 / model.embodiment.control_hz
-    how = (
-        "the arm waits for each chunk"
-        if args.sync
-        else f"the arm moves on while the next chunk is computed: {loop.delay} ticks of {tick_ms:.0f} ms "
-        f"({loop.delay_source})"
-    )
-    steps = f"{args.steps} flow steps" if args.steps else "flow steps as the checkpoint says"
+    config = json.loads((find(args.model) / "config.json").read_text())["action_head_cfg"]["config"]
+    tick_ms, steps = 1e3 / model.embodiment.control_hz, args.steps or config["num_inference_steps"]
+    ticks = f"{loop.delay} tick{'s' if loop.delay != 1 else ''} of {tick_ms:.0f} ms, {loop.delay_source}"
+    how = "the arm waits for each chunk" if args.sync else "the arm moves on while the next chunk is computed"
+    clock = "real time" if args.realtime else "virtual time"
+    pace = "" if args.sync or args.realtime else f" ({ticks})"
     return (
         f"{args.model}: {model.family}, {model.parameters / 1e6:.1f} M parameters on {model.device} with "
-        f"{model.threads} threads, {steps}\n{how}; virtual time, servo {args.control_hz:g} Hz\n"
+        f"{model.threads} threads, {steps} flow steps\n"
+        f"{how}{pace}; {clock}, joint commands at {args.control_hz:g} Hz\n"
     )
 
 
@@ -195,11 +219,11 @@ def summarise(args: argparse.Namespace, model, loop, episodes: list, wall: float
             "control_hz": model.embodiment.control_hz,
             "servo_hz": args.control_hz,
             "mode": "sync" if args.sync else "async_blend",
-            "delay_ticks": 0 if args.sync else loop.delay,
-            "delay_source": "none" if args.sync else loop.delay_source,
+            "delay_ticks": None if args.realtime else 0 if args.sync else loop.delay,
+            "delay_source": "none" if args.sync or args.realtime else loop.delay_source,
             "execute_ticks": loop.execute,
             "frame_offsets": list(loop.session.frame_offsets()),
-            "clock": "virtual",
+            "clock": "real" if args.realtime else "virtual",
         },
         "tasks": tasks,
         "episodes": [{k: v for k, v in dataclasses.asdict(e).items() if k != "joints"} for e in episodes],
@@ -209,6 +233,7 @@ def summarise(args: argparse.Namespace, model, loop, episodes: list, wall: float
             "starved_ticks": sum(e.starved_ticks for e in episodes),
             "late_chunks": sum(e.late_chunks for e in episodes),
             "refused_chunks": sum(e.refused_chunks for e in episodes),
+            "overruns": sum(e.overruns for e in episodes),
             "seam_jump_max_rad": max(e.seam_jump_max for e in episodes),
             "tracking_rms_rad": float(np.sqrt(np.mean([e.tracking_rms**2 for e in episodes]))),
             "safety": {k: sum(e.safety.get(k, 0) for e in episodes) for k in reasons},
@@ -245,7 +270,7 @@ def tell(report: dict) -> str:
     timing, totals, loop = report["timing"], report["totals"], report["loop"]
     stages = {"whole chunk": timing["chunk_ms"], **timing["stages_ms"]}
     hz = timing["chunk_ms"]["p50"] and 1e3 / timing["chunk_ms"]["p50"]
-    safety = ", ".join(f"{k} {v}" for k, v in totals["safety"].items()) or "never intervened"
+    safety = ", ".join(f"{k} {v}" for k, v in totals["safety"].items()) or "none"
     reasons = {e["reason"]: None for e in report["episodes"] if e["reason"]}
     return "\n".join(
         (
@@ -257,13 +282,15 @@ def tell(report: dict) -> str:
                 ("time of a chunk, ms", "p50", "p99", "n"),
             ),
             "",
-            f"  control {loop['control_hz']:g} Hz, servo {loop['servo_hz']:g} Hz, "
-            f"a chunk every {loop['execute_ticks']} ticks; the model alone could give {hz:.1f} chunks/s",
-            f"  safety filter: {safety}; {totals['refused_chunks']} chunks refused, {totals['starved_ticks']} of "
-            f"{totals['ticks']} ticks starved",
-            f"  largest jump at a seam {totals['seam_jump_max_rad'] * 1e3:.2f} mrad, tracking error "
-            f"{totals['tracking_rms_rad'] * 1e3:.1f} mrad rms",
-            f"  {timing['simulated_s']:.0f} s of robot time in {timing['wall_s']:.0f} s",
+            f"  control rate {loop['control_hz']:g} Hz (ticks), joint commands {loop['servo_hz']:g} Hz, "
+            f"a new chunk every {loop['execute_ticks']} ticks; the model alone could give {hz:.1f} chunks/s",
+            f"  safety filter: {totals['refused_chunks']} chunks refused, {totals['chunks']} admitted; commands "
+            f"changed, by reason: {safety}",
+            f"  {totals['starved_ticks']} of {totals['ticks']} ticks without a fresh target, {totals['overruns']} "
+            "joint commands skipped",
+            f"  largest jump from chunk to chunk {totals['seam_jump_max_rad'] * 1e3:.2f} mrad; the arm follows its "
+            f"targets to {totals['tracking_rms_rad'] * 1e3:.1f} mrad rms",
+            f"  {timing['simulated_s']:.0f} s of the arm's time in {timing['wall_s']:.0f} s ({loop['clock']} clock)",
             *(f"  stopped: {reason}" for reason in reasons),
         )
     )
