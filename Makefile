@@ -33,7 +33,7 @@ help:  ## list the targets
 demo: $(VENV)/.sim  ## install, then drive the simulated arm with the bundled model
 	$(BIN)/wamcore run --headless $(DEMO_ARGS)
 
-test: $(VENV)/.test build-cpp  ## everything: C++ and Python tests
+test: lint $(VENV)/.test build-cpp  ## everything: style, C++ and Python tests
 	WAMCORE_BUILD_DIR=$(abspath $(BUILD)) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 build-cpp: $(VENV)/.ready  ## the library and its C++ tests by plain CMake, in $(BUILD)
@@ -54,7 +54,8 @@ sanitize: $(VENV)/.ready  ## the C++ tests under ASan and UBSan, the threaded on
 lint: $(VENV)/.lint  ## style of Python and C++
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	@echo "clang-format --dry-run --Werror of $(words $(CXX_FILES)) files, as git lists them"
+	@$(if $(CXX_FILES),$(BIN)/clang-format --dry-run --Werror $(CXX_FILES),true)
 
 format: $(VENV)/.lint  ## rewrite Python and C++ in the project's style
 	$(BIN)/ruff check --fix .
