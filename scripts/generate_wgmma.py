@@ -6,8 +6,8 @@ An instruction names every register of its result in its text, so that the C++ p
 from pathlib import Path
 
 # columns of the result -> operands: ss takes both from shared memory, rs the first from registers and the second as
-# [k, n] with n contiguous (values, in attention).
-SHAPES = {64: "rs", 128: "ss rs", 176: "ss", 192: "ss", 256: "ss"}
+# [k, n] with n contiguous (values, in attention); e4m3 takes bytes from shared memory.
+SHAPES = {64: "rs", 128: "ss rs e4m3", 176: "ss", 192: "ss e4m3", 256: "ss"}
 
 HEAD = """#pragma once
 
@@ -29,6 +29,10 @@ TAIL = """
 template <int n>
 void wgmma_ss(float (&d)[n / 8][4], uint64_t a, uint64_t b, bool accumulate) {
   simt::wgmma({&d[0][0], n, nullptr, a, b, false, accumulate});
+}
+template <int n>
+void wgmma_e4m3(float (&d)[n / 8][4], uint64_t a, uint64_t b, bool accumulate) {
+  simt::wgmma({&d[0][0], n, nullptr, a, b, false, accumulate, true});
 }
 template <int n>
 void wgmma_rs(float (&d)[n / 8][4], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
@@ -57,16 +61,18 @@ def function(n: int, kind: str) -> str:
     count = n // 2
     registers = ", ".join(f"%{i}" for i in range(count))
     fragment = ", ".join(f"%{count + i}" for i in range(4))
-    first = f"%{count}" if kind == "ss" else "{" + fragment + "}"
-    after = count + (1 if kind == "ss" else 4)
+    shared = kind != "rs"
+    first = f"%{count}" if shared else "{" + fragment + "}"
+    after = count + (1 if shared else 4)
     predicate = f"setp.ne.b32 p, %{after + 1}, 0;"
-    flags = "p, 1, 1, 0, 0" if kind == "ss" else "p, 1, 1, 1"
-    text = f"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.bf16.bf16 {{{registers}}}, {first}, %{after}, {flags};"
+    flags = {"ss": "p, 1, 1, 0, 0", "rs": "p, 1, 1, 1", "e4m3": "p, 1, 1"}[kind]
+    types = "k32.f32.e4m3.e4m3" if kind == "e4m3" else "k16.f32.bf16.bf16"
+    text = f"wgmma.mma_async.sync.aligned.m64n{n}{types} {{{registers}}}, {first}, %{after}, {flags};"
     parts = [text[i : i + 100] for i in range(0, len(text), 100)]
     outputs = [f'"+f"(d[{i // 4}][{i % 4}])' for i in range(count)]
-    inputs = ['"l"(a)'] if kind == "ss" else [f'"r"(a[{i}])' for i in range(4)]
+    inputs = ['"l"(a)'] if shared else [f'"r"(a[{i}])' for i in range(4)]
     inputs += ['"l"(b)', '"r"(int(accumulate))']
-    a = "uint64_t a" if kind == "ss" else "const uint32_t (&a)[4]"
+    a = "uint64_t a" if shared else "const uint32_t (&a)[4]"
     return "\n".join(
         [
             "template <>",
@@ -88,6 +94,9 @@ def text() -> str:
         "/// Both operands from shared memory, k contiguous in both.",
         "template <int n>",
         "__device__ void wgmma_ss(float (&d)[n / 8][4], uint64_t a, uint64_t b, bool accumulate);",
+        "/// The same with [64, 32] and [32, n] in e4m3.",
+        "template <int n>",
+        "__device__ void wgmma_e4m3(float (&d)[n / 8][4], uint64_t a, uint64_t b, bool accumulate);",
         "/// The first from registers, the second as [k, n] with n contiguous.",
         "template <int n>",
         "__device__ void wgmma_rs(float (&d)[n / 8][4], const uint32_t (&a)[4], uint64_t b, bool accumulate);",

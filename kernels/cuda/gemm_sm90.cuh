@@ -8,11 +8,13 @@
 
 namespace wam::kernels::cuda {
 
-/// Each of the two warpgroups has 64 x `cols` of the tile. A slice of 64 channels is one line of the 128-byte swizzle.
-template <int cols_>
+/// Each of the two warpgroups has 64 x `cols` of the tile. A slice is one line of the 128-byte swizzle: 64 channels of
+/// bf16, or 128 of e4m3.
+template <int cols_, int element_bytes_ = 2>
 struct GemmTileSm90 {
-  static constexpr int rows = kGemmRowsSm90, cols = cols_, depth = 64, threads = 384;
-  static constexpr int x_bytes = rows * depth * 2, w_bytes = cols * depth * 2, stage_bytes = x_bytes + w_bytes;
+  static constexpr int rows = kGemmRowsSm90, cols = cols_, element_bytes = element_bytes_, threads = 384;
+  static constexpr int depth = 128 / element_bytes;
+  static constexpr int x_bytes = rows * 128, w_bytes = cols * 128, stage_bytes = x_bytes + w_bytes;
   static constexpr int stages = 200 * 1024 / stage_bytes;  // what is left of 227 KiB holds the barriers
   static constexpr int shared_bytes = stages * stage_bytes + 2 * stages * int(sizeof(uint64_t));
   static_assert(cols % kSquareStripe == 0 && stages >= 4 && shared_bytes <= 227 * 1024);
@@ -41,37 +43,109 @@ __device__ __forceinline__ void gemm_produce(const GemmParamsSm90& p, unsigned c
     }
 }
 
+template <class Tile>
+using GemmSumsSm90 = float[Tile::cols / 8][4];
+
+/// What a multiplying warp sees of the ring.
+template <class Tile>
+struct GemmRing {
+  const unsigned char* stages;
+  uint64_t *full, *empty;
+  RingPosition<Tile::stages> at;
+
+  __device__ __forceinline__ void wait() {
+    if (!WAM_PLANTED("no_wait_for_full")) barrier_wait(&full[at.stage], at.parity);
+  }
+  __device__ __forceinline__ void release(int stage) {
+    if (stage >= 0 && leads_warp()) barrier_arrive(&empty[stage]);
+  }
+  /// Starts sums (+)= x w^T for the slice at hand and the 64 rows of warpgroup `group`.
+  __device__ __forceinline__ void multiply(GemmSumsSm90<Tile>& sums, int group, bool accumulate) {
+    const unsigned char* const x = stages + at.stage * Tile::stage_bytes + group * 64 * 128;
+    const unsigned char* const w = stages + at.stage * Tile::stage_bytes + Tile::x_bytes;
+    hold(sums);
+    wgmma_fence();
+    WAM_UNROLL
+    for (int k = 0; k < 4; ++k) {  // 32 bytes of each line at a time
+      const uint64_t a = operand_descriptor(x + k * 32, 1024), b = operand_descriptor(w + k * 32, 1024);
+      if constexpr (Tile::element_bytes == 1)
+        wgmma_e4m3<Tile::cols>(sums, a, b, accumulate || k > 0);
+      else
+        wgmma_ss<Tile::cols>(sums, a, b, accumulate || k > 0);
+    }
+    wgmma_commit();
+  }
+};
+
+/// All slices of a tile in bf16: a slice is released when only the product after it can be in flight.
+template <class Tile>
+__device__ __forceinline__ void sum_slices(GemmSumsSm90<Tile>& sums, GemmRing<Tile>& ring, int slices, int group) {
+  int before = -1;
+  for (int slice = 0; slice < slices; ++slice, ring.at.advance()) {
+    ring.wait();
+    ring.multiply(sums, group, slice > 0);
+    if (WAM_PLANTED("early_release")) before = ring.at.stage;
+    wgmma_wait<1>();
+    ring.release(before);
+    before = WAM_PLANTED("early_release") ? -1 : ring.at.stage;
+  }
+  wgmma_wait<0>();
+  hold(sums);
+  ring.release(before);
+}
+
+/// All slices of a tile in e4m3. These tensor cores keep about 14 bits of a running sum, so each slice of 128 channels
+/// is summed by itself and added in float32; meanwhile the other warpgroup multiplies.
+template <class Tile>
+__device__ __forceinline__ void sum_slices_exactly(GemmSumsSm90<Tile>& sums, GemmRing<Tile>& ring, int slices,
+                                                   int group) {
+  for (auto& block : sums)
+    for (float& x : block) x = 0.0f;
+  for (int slice = 0; slice < slices; ++slice, ring.at.advance()) {
+    GemmSumsSm90<Tile> part;
+    ring.wait();
+    ring.multiply(part, group, false);
+    if (WAM_PLANTED("early_release")) ring.release(ring.at.stage);
+    wgmma_wait<0>();
+    hold(part);
+    if (!WAM_PLANTED("early_release")) ring.release(ring.at.stage);
+    WAM_UNROLL
+    for (int i = 0; i < Tile::cols / 2; ++i) sums[i / 4][i % 4] += part[i / 4][i % 4];
+  }
+}
+
+/// Sums of quantised numbers to those of the numbers: a scale a row of x and a row of w.
+template <class Tile>
+__device__ __forceinline__ void scale_sums(GemmSumsSm90<Tile>& sums, const GemmParamsSm90& p, int64_t row,
+                                           int64_t col) {
+  const float upper = row < p.gemm.m ? p.x_scale[row] : 0.0f, lower = row + 8 < p.gemm.m ? p.x_scale[row + 8] : 0.0f;
+  WAM_UNROLL
+  for (int block = 0; block < Tile::cols / 8; ++block) {
+    WAM_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const int64_t c = col + block * 8 + threadIdx.x % 4 * 2 + i;
+      const float scale = c < p.gemm.n ? p.w_scale[c] : 0.0f;
+      sums[block][i] *= upper * scale;
+      sums[block][i + 2] *= lower * scale;
+    }
+  }
+}
+
 template <class Tile, GemmEpilogue epilogue>
-__device__ __forceinline__ void gemm_consume(const GemmParamsSm90& p, const unsigned char* stages, uint64_t* full,
-                                             uint64_t* empty) {
+__device__ __forceinline__ void gemm_consume(const GemmParamsSm90& p, GemmRing<Tile> ring) {
   const GemmTiles tiles(p.gemm, Tile::rows, Tile::cols);
   const int slices = (p.gemm.k + Tile::depth - 1) / Tile::depth;
-  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32 - 4, group = warp / 4;
-  RingPosition<Tile::stages> at;
+  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32 - 4;
   for (int tile = int(blockIdx.x); tile < tiles.count; tile += int(gridDim.x)) {
-    float sums[Tile::cols / 8][4];
-    int before = -1;  // the stage of the slice before, which one product may still read
-    for (int slice = 0; slice < slices; ++slice, at.advance()) {
-      if (!WAM_PLANTED("no_wait_for_full")) barrier_wait(&full[at.stage], at.parity);
-      const unsigned char* const x = stages + at.stage * Tile::stage_bytes + group * 64 * 128;
-      const unsigned char* const w = stages + at.stage * Tile::stage_bytes + Tile::x_bytes;
-      hold(sums);
-      wgmma_fence();
-      WAM_UNROLL
-      for (int k = 0; k < Tile::depth / 16; ++k)
-        wgmma_ss<Tile::cols>(sums, operand_descriptor(x + k * 32, 1024), operand_descriptor(w + k * 32, 1024),
-                             slice > 0 || k > 0);
-      wgmma_commit();
-      if (WAM_PLANTED("early_release")) before = at.stage;
-      wgmma_wait<1>();
-      if (before >= 0 && lane == 0) barrier_arrive(&empty[before]);
-      before = WAM_PLANTED("early_release") ? -1 : at.stage;
-    }
-    wgmma_wait<0>();
-    hold(sums);
-    if (before >= 0 && lane == 0) barrier_arrive(&empty[before]);
     const int64_t row = tile % tiles.row_tiles * Tile::rows + warp * 16 + lane / 4;
     const int64_t col = int64_t{tile / tiles.row_tiles} * Tile::cols;
+    GemmSumsSm90<Tile> sums;
+    if constexpr (Tile::element_bytes == 1) {
+      sum_slices_exactly<Tile>(sums, ring, slices, warp / 4);
+      scale_sums<Tile>(sums, p, row, col);
+    } else {
+      sum_slices<Tile>(sums, ring, slices, warp / 4);
+    }
     WAM_UNROLL
     for (int stripe = 0; stripe < Tile::cols / kSquareStripe; ++stripe)
       store_stripe<epilogue>(p.gemm, row, col + stripe * kSquareStripe, sums + stripe * (kSquareStripe / 8));
@@ -97,34 +171,44 @@ __global__ __launch_bounds__(Tile::threads, 1) void gemm_kernel_sm90(const __gri
     if (threadIdx.x == 0) gemm_produce<Tile>(p, stages, full, empty);
   } else {
     take_registers<232>();
-    gemm_consume<Tile, epilogue>(p, stages, full, empty);
+    gemm_consume<Tile, epilogue>(p, GemmRing<Tile>{stages, full, empty, {}});
+  }
+}
+
+template <class Tile, typename Launch>
+void launch_gemm_tile_sm90(const GemmParamsSm90& p, Launch&& launch) {
+  const auto start = [&](auto kernel) {
+    launch(LaunchShape{.grid_x = unsigned(p.blocks), .threads = Tile::threads, .shared_bytes = Tile::shared_bytes},
+           kernel, p);
+  };
+  switch (p.gemm.epilogue) {
+    case GemmEpilogue::bias:
+      return start(gemm_kernel_sm90<Tile, GemmEpilogue::bias>);
+    case GemmEpilogue::bias_gelu:
+      return start(gemm_kernel_sm90<Tile, GemmEpilogue::bias_gelu>);
+    case GemmEpilogue::gate_residual:
+      return start(gemm_kernel_sm90<Tile, GemmEpilogue::gate_residual>);
+    case GemmEpilogue::qkv:
+      return start(gemm_kernel_sm90<Tile, GemmEpilogue::qkv>);
   }
 }
 
 /// Calls launch(shape, kernel, params) as planned.
 template <typename Launch>
 bool launch_gemm_sm90(const GemmParamsSm90& p, Launch&& launch) {
-  const auto with = [&]<class Tile>(Tile) {
-    const auto start = [&](auto kernel) {
-      launch(LaunchShape{.grid_x = unsigned(p.blocks), .threads = Tile::threads, .shared_bytes = Tile::shared_bytes},
-             kernel, p);
-    };
-    switch (p.gemm.epilogue) {
-      case GemmEpilogue::bias:
-        return start(gemm_kernel_sm90<Tile, GemmEpilogue::bias>);
-      case GemmEpilogue::bias_gelu:
-        return start(gemm_kernel_sm90<Tile, GemmEpilogue::bias_gelu>);
-      case GemmEpilogue::gate_residual:
-        return start(gemm_kernel_sm90<Tile, GemmEpilogue::gate_residual>);
-      case GemmEpilogue::qkv:
-        return start(gemm_kernel_sm90<Tile, GemmEpilogue::qkv>);
-    }
-  };
-  if (p.blocks < 1) return false;
-  if (p.tile == 0) with(GemmTileSm90<kGemmColsSm90[0]>{});
-  if (p.tile == 1) with(GemmTileSm90<kGemmColsSm90[1]>{});
-  if (p.tile == 2) with(GemmTileSm90<kGemmColsSm90[2]>{});
+  if (p.blocks < 1 || p.x_scale) return false;
+  if (p.tile == 0) launch_gemm_tile_sm90<GemmTileSm90<kGemmColsSm90[0]>>(p, launch);
+  if (p.tile == 1) launch_gemm_tile_sm90<GemmTileSm90<kGemmColsSm90[1]>>(p, launch);
+  if (p.tile == 2) launch_gemm_tile_sm90<GemmTileSm90<kGemmColsSm90[2]>>(p, launch);
   return true;
+}
+
+template <typename Launch>
+bool launch_gemm_fp8_sm90(const GemmParamsSm90& p, Launch&& launch) {
+  if (p.blocks < 1 || !p.x_scale || !p.w_scale) return false;
+  if (p.tile == 1) launch_gemm_tile_sm90<GemmTileSm90<kGemmColsSm90[1], 1>>(p, launch);
+  if (p.tile == 2) launch_gemm_tile_sm90<GemmTileSm90<kGemmColsSm90[2], 1>>(p, launch);
+  return p.tile == 1 || p.tile == 2;
 }
 
 }  // namespace wam::kernels::cuda

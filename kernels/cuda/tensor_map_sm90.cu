@@ -22,9 +22,11 @@ int make_tensor_map(TensorMap* map, const TensorSource& source) {
     if (i > 0) strides[i - 1] = cuuint64_t(source.strides[i - 1]);
   }
   const auto encode = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
-  return encode(reinterpret_cast<CUtensorMap*>(map), CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, cuuint32_t(source.rank),
-                const_cast<void*>(source.base), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return encode(reinterpret_cast<CUtensorMap*>(map),
+                source.element_bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                cuuint32_t(source.rank), const_cast<void*>(source.base), sizes, strides, box, steps,
+                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }
 
 }  // namespace wam::kernels::cuda

@@ -9,7 +9,8 @@
 namespace wam::kernels::cuda {
 
 inline int make_tensor_map(TensorMap* map, const TensorSource& source) {
-  simt::TensorMapFields fields{.base = source.base, .rank = uint64_t(source.rank)};
+  simt::TensorMapFields fields{
+      .base = source.base, .element_bytes = uint32_t(source.element_bytes), .rank = uint32_t(source.rank)};
   for (int i = 0; i < source.rank; ++i) {
     fields.sizes[i] = uint64_t(source.sizes[i]);
     fields.box[i] = uint32_t(source.box[i]);

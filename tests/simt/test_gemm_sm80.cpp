@@ -24,7 +24,7 @@ void check_tile() {
   std::random_device device;
   const unsigned seed = device();
   for (const Case& c :
-       {Case{"bias", GemmEpilogue::bias, 131, 136, 104}, Case{"no bias, one row", GemmEpilogue::bias, 1, 8, 8, false},
+       {Case{"bias", GemmEpilogue::bias, 131, 136, 104}, Case{"no bias, one row", GemmEpilogue::bias, 1, 136, 8, false},
         Case{"gelu", GemmEpilogue::bias_gelu, 70, 72, 64},
         Case{"gate of three times", GemmEpilogue::gate_residual, 67, 200, 40},
         Case{"one gate", GemmEpilogue::gate_residual, 20, 64, 96, true, false},

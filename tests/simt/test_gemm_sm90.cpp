@@ -56,7 +56,7 @@ TEST(tile_of_192_columns_matches_the_definition) {
       {{"gate of three times", GemmEpilogue::gate_residual, 67, 200, 40}, {"qkv", GemmEpilogue::qkv, 66, 3 * 128, 72}});
 }
 TEST(tile_of_128_columns_matches_the_definition) {
-  check_tile<128>({{"no bias, one row", GemmEpilogue::bias, 1, 8, 8, false},
+  check_tile<128>({{"no bias, one row", GemmEpilogue::bias, 1, 136, 8, false},
                    {"more slices than stages", GemmEpilogue::bias, 257, 128, 64 * 8},
                    {"one gate", GemmEpilogue::gate_residual, 20, 64, 96, true, false}});
 }

@@ -1,6 +1,7 @@
 #include "simt/hopper.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace simt {
@@ -22,6 +23,17 @@ float element(uint32_t address) {
   return f;
 }
 
+// e4m3: sign, 4 bits of exponent with bias 7, 3 of mantissa; all ones is NaN.
+float small_element(uint32_t address) {
+  uint8_t bits;
+  std::memcpy(&bits, at_address(swizzle128(address)), 1);
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  if ((bits & 127) == 127) return NAN;
+  const float size =
+      exponent == 0 ? std::ldexp(float(mantissa), -9) : std::ldexp(1.0f + float(mantissa) / 8, exponent - 7);
+  return bits & 128 ? -size : size;
+}
+
 float half_of(uint32_t pair, int half) {
   const uint32_t bits = half ? pair & 0xffff0000u : pair << 16;
   float f;
@@ -38,10 +50,8 @@ struct Descriptor {
     if (bits >> 62 != 1) throw Fault("simt: wgmma descriptor without the 128-byte swizzle, the only mode known here");
     if (bits >> 49 & 7) throw Fault("simt: wgmma descriptor with a base offset");
   }
-  /// Element (row, k) of an operand whose k is contiguous: groups of 8 rows with 128 bytes each.
-  uint32_t by_rows(int row, int k) const {
-    return start + uint32_t(row / 8) * stride + uint32_t(row % 8 * 128 + k * 2);
-  }
+  /// Byte `at` of row `row` of an operand whose k is contiguous: groups of 8 rows with 128 bytes each.
+  uint32_t by_rows(int row, int at) const { return start + uint32_t(row / 8) * stride + uint32_t(row % 8 * 128 + at); }
   /// Element (k, n) of an operand whose n is contiguous: blocks of 64 columns, each groups of 8 k with 128 bytes each.
   uint32_t by_columns(int k, int n) const {
     return start + uint32_t(n / 64) * leading + uint32_t(k / 8) * stride + uint32_t(k % 8 * 128 + n % 64 * 2);
@@ -57,7 +67,7 @@ void each_chunk(const Descriptor& d, int rows, bool transposed, F f) {
       for (int n = 0; n < rows; n += 8) f(swizzle128(d.by_columns(k, n)));
   else
     for (int row = 0; row < rows; ++row)
-      for (int k = 0; k < 16; k += 8) f(swizzle128(d.by_rows(row, k)));
+      for (int at = 0; at < 32; at += 16) f(swizzle128(d.by_rows(row, at)));
 }
 
 void check_operand(uint64_t bits, int rows, bool transposed) {
@@ -73,22 +83,26 @@ void check_operand(uint64_t bits, int rows, bool transposed) {
 // of the group has rows 16 w to 16 w + 15, spread over its lanes as in mma.m16n8k16.
 void multiply(const WgmmaOperands* const (&lanes)[32], int warp) {
   const WgmmaOperands& o = *lanes[0];
-  float a[16][16];
+  const int depth = o.small ? 32 : 16;  // 32 bytes a row either way
+  const auto by_rows = [&o](const Descriptor& d, int row, int k) {
+    return o.small ? small_element(d.by_rows(row, k)) : element(d.by_rows(row, 2 * k));
+  };
+  float a[16][32];
   for (int row = 0; row < 16; ++row)
-    for (int k = 0; k < 16; ++k) {
+    for (int k = 0; k < depth; ++k) {
       const WgmmaOperands& holder = *lanes[row % 8 * 4 + k % 8 / 2];
       a[row][k] = o.a_registers ? half_of(holder.a_registers[row / 8 + k / 8 * 2], k & 1)
-                                : element(Descriptor(o.a).by_rows(warp * 16 + row, k));
+                                : by_rows(Descriptor(o.a), warp * 16 + row, k);
     }
   const Descriptor b(o.b);
   for (int n = 0; n < o.n; ++n) {
-    float column[16];
-    for (int k = 0; k < 16; ++k) column[k] = element(o.b_transposed ? b.by_columns(k, n) : b.by_rows(n, k));
+    float column[32];
+    for (int k = 0; k < depth; ++k) column[k] = o.b_transposed ? element(b.by_columns(k, n)) : by_rows(b, n, k);
     for (int row = 0; row < 16; ++row) {
       const WgmmaOperands& holder = *lanes[row % 8 * 4 + n % 8 / 2];
       float& d = holder.d[n / 8 * 4 + row / 8 * 2 + n % 2];
       float sum = o.accumulate ? d : 0.0f;
-      for (int k = 0; k < 16; ++k) sum += a[row][k] * column[k];
+      for (int k = 0; k < depth; ++k) sum += a[row][k] * column[k];
       d = sum;
     }
   }
@@ -159,12 +173,12 @@ void bulk_copy(const void* tensor_map, uint64_t* barrier, void* shared, const in
   Machine& m = Machine::now();
   TensorMapFields map;
   std::memcpy(&map, tensor_map, sizeof map);
-  if (map.rank < 2 || map.rank > 4 || map.box[0] * 2 != 128)
+  if (map.rank < 2 || map.rank > 4 || map.box[0] * map.element_bytes != 128)
     throw Fault("simt: a bulk copy needs 2 to 4 dimensions and a box of 128 bytes in the first");
   if (shared_address(shared) % 1024)
     throw Fault("simt: a swizzled bulk copy to an address that is no multiple of 1024");
   uint32_t lines = 1;
-  for (uint64_t i = 1; i < map.rank; ++i) lines *= map.box[i];
+  for (uint32_t i = 1; i < map.rank; ++i) lines *= map.box[i];
   const size_t bytes = size_t{lines} * 128;
   if (!m.in_dynamic_shared(shared, bytes)) throw Fault("simt: a bulk copy to outside of shared memory");
   m.write_begins(shared, bytes);
@@ -176,7 +190,7 @@ void bulk_copy(const void* tensor_map, uint64_t* barrier, void* shared, const in
       bool inside = true;
       const std::byte* from = static_cast<const std::byte*>(map.base);
       uint32_t rest = line;
-      for (uint64_t d = 1; d < map.rank; ++d) {
+      for (uint32_t d = 1; d < map.rank; ++d) {
         const int64_t c = origin[d] + int64_t{rest % map.box[d]};
         rest /= map.box[d];
         inside = inside && c >= 0 && uint64_t(c) < map.sizes[d];
@@ -184,12 +198,12 @@ void bulk_copy(const void* tensor_map, uint64_t* barrier, void* shared, const in
       }
       for (uint32_t chunk = 0; chunk < 8; ++chunk) {
         const uint32_t to = swizzle128(shared_address(shared) + line * 128 + chunk * 16);
-        for (uint32_t i = 0; i < 8; ++i) {
-          const int64_t c = origin[0] + int64_t{chunk * 8 + i};
+        for (uint32_t i = 0; i < 16; i += map.element_bytes) {
+          const int64_t c = origin[0] + int64_t{(chunk * 16 + i) / map.element_bytes};
           if (inside && c >= 0 && uint64_t(c) < map.sizes[0])
-            std::memcpy(at_address(to) + 2 * i, from + 2 * c, 2);
+            std::memcpy(at_address(to) + i, from + c * map.element_bytes, map.element_bytes);
           else
-            std::memset(at_address(to) + 2 * i, 0, 2);
+            std::memset(at_address(to) + i, 0, map.element_bytes);
         }
       }
     }
@@ -210,6 +224,8 @@ void wgmma(const WgmmaOperands& o) {
   Thread& t = m.self();
   if (m.config().block.count() % 128) throw Fault("simt: wgmma in a block that is not made of warpgroups");
   if (o.n < 8 || o.n > 256 || o.n % 8) throw Fault("simt: wgmma of " + std::to_string(o.n) + " columns");
+  if (o.small && (o.a_registers || o.b_transposed))
+    throw Fault("simt: wgmma of bytes takes both operands from shared memory, k contiguous");
   if (!t.tensor_fence) throw Fault("simt: wgmma without wgmma.fence since the registers could change");
   m.collective("wgmma", 0xffffffffu, {}, {}, [&m, &o](Lanes&) {
     ++m.counts().wgmma;

@@ -19,10 +19,11 @@ void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes);
 /// Returns once the phase of this parity is over.
 void mbarrier_wait(uint64_t* barrier, unsigned parity);
 
-/// A tensor of 2-byte elements for bulk copies; the innermost dimension comes first and is contiguous.
+/// A tensor for bulk copies; the innermost dimension comes first and is contiguous.
 struct TensorMapFields {
   const void* base;
-  uint64_t rank;
+  uint32_t element_bytes;
+  uint32_t rank;
   uint64_t sizes[4];
   uint64_t strides[3];  // bytes, of dimensions 1 to 3
   uint32_t box[4];

@@ -74,6 +74,7 @@ struct WgmmaOperands {
   uint64_t a, b;
   bool b_transposed;  // b lies as [k, n] with n contiguous
   bool accumulate;
+  bool small = false;  // e4m3 instead of bf16: a is [64, 32], b [32, n]
 };
 
 /// Arrivals and announced bytes still to come in this phase.

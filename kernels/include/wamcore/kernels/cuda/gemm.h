@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "wamcore/kernels/cuda/bf16.h"
+#include "wamcore/kernels/cuda/fp8.h"
 #include "wamcore/kernels/cuda/launch.h"
 #include "wamcore/kernels/cuda/tensor_map.h"
 
@@ -108,9 +109,12 @@ constexpr int gemm_tile_sm90(int m, int n, int sms) {
   return best;
 }
 
-/// GemmParams and where bulk copies find x [m, k] and w [n, k].
+/// GemmParams and where bulk copies find x [m, k] and w [n, k]; those are e4m3 where there are scales, and gemm.x and
+/// gemm.w are nullptr.
 struct GemmParamsSm90 {
   GemmParams gemm;
+  const float* x_scale = nullptr;  // [m]
+  const float* w_scale = nullptr;  // [n]
   TensorMap x, w;
   int tile = 0;    // of kGemmColsSm90
   int blocks = 0;  // that walk over the tiles
@@ -130,5 +134,47 @@ inline bool plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, int tile, 
 }
 /// With wgmma, on sm_90a.
 LaunchResult gemm_sm90(const GemmParamsSm90& plan, Stream stream);
+
+/// Quantised operands of a product: x [m, k] with a scale a row, w [n, k] with a scale a row, row strides in elements.
+struct Fp8Operands {
+  const e4m3* x = nullptr;
+  const e4m3* w = nullptr;
+  const float* x_scale = nullptr;  // [m]
+  const float* w_scale = nullptr;  // [n]
+  int64_t ldx = 0, ldw = 0;        // multiples of 16
+};
+
+/// Index of the width for e4m3: 192 or 128 columns, since a tile needs its sums twice.
+constexpr int gemm_tile_fp8_sm90(int m, int n, int sms) {
+  const auto cost = [=](int cols) {
+    const int tiles = (m + kGemmRowsSm90 - 1) / kGemmRowsSm90 * ((n + cols - 1) / cols);
+    return (tiles + sms - 1) / sms * (cols + 16);
+  };
+  return cost(192) <= cost(128) ? 1 : 2;
+}
+
+/// As plan_gemm_sm90; x and w of `p` are left out, k is a multiple of 16.
+inline bool plan_gemm_fp8_sm90(GemmParamsSm90* plan, const GemmParams& p, const Fp8Operands& operands, int tile,
+                               int multiprocessors) {
+  GemmParams rest = p;  // what gemm_possible() asks of x and w is asked of the operands below
+  rest.x = rest.w = reinterpret_cast<const bf16*>(operands.x);
+  rest.ldx = rest.ldw = p.k;
+  if (!gemm_possible(rest) || tile < 1 || tile > 2 || multiprocessors < 1 || p.k % 16) return false;
+  if (!operands.x_scale || !operands.w_scale || operands.ldx % 16 || operands.ldw % 16) return false;
+  if (!operands.w || reinterpret_cast<uintptr_t>(operands.w) % 16 || operands.ldx < p.k || operands.ldw < p.k)
+    return false;
+  *plan = {.gemm = p, .x_scale = operands.x_scale, .w_scale = operands.w_scale, .tile = tile};
+  const int cols = kGemmColsSm90[tile];
+  const int tiles = (p.m + kGemmRowsSm90 - 1) / kGemmRowsSm90 * ((p.n + cols - 1) / cols);
+  plan->blocks = tiles < multiprocessors ? tiles : multiprocessors;
+  const auto map = [&](TensorMap* to, const e4m3* base, int64_t rows, int64_t ld, int box) {
+    return make_tensor_map(
+               to, {.base = base, .element_bytes = 1, .sizes = {p.k, rows}, .strides = {ld}, .box = {128, box}}) == 0;
+  };
+  return map(&plan->x, operands.x, p.m, operands.ldx, kGemmRowsSm90) &&
+         map(&plan->w, operands.w, p.n, operands.ldw, cols);
+}
+/// With wgmma of e4m3, on sm_90a.
+LaunchResult gemm_fp8_sm90(const GemmParamsSm90& plan, Stream stream);
 
 }  // namespace wam::kernels::cuda

@@ -9,12 +9,12 @@ struct alignas(128) TensorMap {
   uint64_t words[16] = {};
 };
 
-/// A tensor of bf16 in device memory and the box that one copy brings, innermost dimension first. The box has 64
-/// elements (128 bytes) there, and is stored with the 128-byte swizzle; what lies outside of the tensor arrives as
-/// zeros.
+/// A tensor in device memory and the box that one copy brings, innermost dimension first. The box has 128 bytes there
+/// (64 bf16, 128 e4m3), and is stored with the 128-byte swizzle; what lies outside of the tensor arrives as zeros.
 struct TensorSource {
   const void* base = nullptr;  // 16-byte aligned
   int rank = 2;                // 2 to 4
+  int element_bytes = 2;       // 2: bf16; 1: any byte
   int64_t sizes[4] = {};       // elements
   int64_t strides[3] = {};     // bytes between neighbours in dimensions 1 to 3, multiples of 16
   int32_t box[4] = {64, 1, 1, 1};

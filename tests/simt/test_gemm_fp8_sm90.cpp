@@ -1,0 +1,119 @@
+// The e4m3 GEMM's own source, run on the CPU, fed by the kernel that quantises.
+#include "check.h"
+#include "cuda/gemm_sm90.cuh"
+#include "cuda/quantize_rows.cuh"
+#include "gemm_cases.h"
+#include "launcher.h"
+#include "tensor_maps.h"
+
+using namespace gemm_cases;
+
+namespace {
+
+// Measured against the product of the quantised numbers: 1.7e-3, the rounding of results to bf16. Against the product
+// of the numbers before: 2.7e-2, which is what e4m3 costs. Twice that is allowed.
+constexpr double kTolerance = 3.4e-3, kQuantisedTolerance = 5.4e-2;
+
+struct Quantised {
+  Quantised(const bf16* x, int rows, int cols, int64_t ldx) : ld((cols + 15) / 16 * 16 + 16), scale(size_t(rows)) {
+    values.assign(size_t((rows - 1) * ld + cols), e4m3{0x7f});
+    values.resize(size_t(rows * ld), e4m3{0x7f});
+    CHECK(launch_quantize_rows(
+        {.x = x, .y = values.data(), .scale = scale.data(), .rows = rows, .cols = cols, .ldx = ldx, .ldy = ld},
+        sim::Launcher{}));
+  }
+  double at(int row, int col) const { return double(to_float(values[size_t(row * ld + col)])) * scale[size_t(row)]; }
+  int64_t ld;
+  std::vector<e4m3> values;
+  std::vector<float> scale;
+};
+
+struct Result {
+  double against_quantised, against_original;
+  simt::Counts counts;
+};
+
+Result run(const Case& c, int tile, unsigned seed, const char* bug = "") {
+  Data data(c, seed);
+  const Quantised x(data.p.x, c.m, c.k, data.p.ldx), w(data.p.w, c.n, c.k, data.p.ldw);
+  GemmParamsSm90 plan;
+  const Fp8Operands operands{.x = x.values.data(),
+                             .w = w.values.data(),
+                             .x_scale = x.scale.data(),
+                             .w_scale = w.scale.data(),
+                             .ldx = x.ld,
+                             .ldw = w.ld};
+  CHECK(plan_gemm_fp8_sm90(&plan, data.p, operands, tile, 2));
+  Result r{};
+  CHECK(launch_gemm_fp8_sm90(plan, sim::Launcher{.seed = seed, .planted = bug, .counts = &r.counts}));
+  r.against_quantised =
+      data.error(data.reference([&](int i, int l) { return x.at(i, l); }, [&](int j, int l) { return w.at(j, l); }));
+  r.against_original = data.error();
+  return r;
+}
+
+void check_tile(int tile, const std::vector<Case>& cases) {
+  const unsigned seed = sim::seed();
+  for (const Case& c : cases) {
+    const Result r = run(c, tile, seed);
+    std::printf("  128 x %d %-20s seed %10u: %.2e, before quantisation %.2e\n", kGemmColsSm90[tile], c.name, seed,
+                r.against_quantised, r.against_original);
+    CHECK(r.against_quantised <= kTolerance);
+    CHECK(r.against_original <= kQuantisedTolerance);
+    CHECK(r.counts.wgmma > 0);
+  }
+}
+
+const Case ragged{"bias", GemmEpilogue::bias, 130, 136, 128 * 9};
+
+}  // namespace
+
+TEST(tile_of_192_columns_matches_the_definition) {
+  check_tile(1, {{"bias", GemmEpilogue::bias, 130, 200, 208}, {"qkv", GemmEpilogue::qkv, 66, 3 * 128, 144}});
+}
+TEST(tile_of_128_columns_matches_the_definition) {
+  check_tile(2, {{"gelu", GemmEpilogue::bias_gelu, 70, 72, 336},
+                 {"gate of three times", GemmEpilogue::gate_residual, 67, 136, 48},
+                 {"more slices than stages", GemmEpilogue::bias, 5, 24, 128 * 9}});
+}
+
+TEST(missing_synchronisation_is_caught) {
+  CHECK(run(ragged, 2, 1).against_quantised <= kTolerance);
+  for (unsigned seed = 1; seed <= 2; ++seed) {
+    CHECK_THROWS(run(ragged, 2, seed, "no_wait_for_empty"), simt::Fault, "simt: ");
+    CHECK_THROWS(run(ragged, 2, seed, "no_wait_for_full"), simt::Fault, "race: ");
+    CHECK_THROWS(run(ragged, 2, seed, "early_release"), simt::Fault, "race: ");
+  }
+}
+
+TEST(impossible_sizes_are_refused) {
+  Data data(ragged, 1);
+  std::vector<e4m3> bytes(size_t(136) * ragged.k);
+  std::vector<float> scale(136);
+  const Fp8Operands good{.x = bytes.data(),
+                         .w = bytes.data(),
+                         .x_scale = scale.data(),
+                         .w_scale = scale.data(),
+                         .ldx = ragged.k,
+                         .ldw = ragged.k};
+  const auto refuses = [&](auto spoil, int tile = 2) {
+    GemmParams p = data.p;
+    Fp8Operands operands = good;
+    spoil(p, operands);
+    GemmParamsSm90 plan;
+    return !plan_gemm_fp8_sm90(&plan, p, operands, tile, 132);
+  };
+  CHECK(!refuses([](GemmParams&, Fp8Operands&) {}));
+  CHECK(refuses([](GemmParams&, Fp8Operands&) {}, 0));  // 256 columns do not fit the registers
+  CHECK(refuses([](GemmParams& p, Fp8Operands&) { p.k -= 8; }));
+  CHECK(refuses([](GemmParams&, Fp8Operands& o) { o.ldx += 8; }));
+  CHECK(refuses([](GemmParams&, Fp8Operands& o) { o.w_scale = nullptr; }));
+  CHECK(refuses([](GemmParams&, Fp8Operands& o) { o.w = nullptr; }));
+}
+
+TEST(the_width_follows_the_waves) {
+  CHECK(kGemmColsSm90[gemm_tile_fp8_sm90(1785, 5120, 132)] == 192);
+  CHECK(kGemmColsSm90[gemm_tile_fp8_sm90(125, 3072, 132)] == 128);
+}
+
+CHECK_MAIN()
