@@ -1,6 +1,6 @@
 #include "backend/cpu_backend.h"
 
-#include "backend/cpu_program.h"
+#include "backend/cpu_fused.h"
 #include "wamcore/kernels/isa.h"
 
 namespace wam {
@@ -28,7 +28,7 @@ constexpr OperationInfo kOperations[kCpuOperations] = {
 
 template <typename F>
 void CpuOps::run(CpuOperation operation, F&& kernel) {
-  runs_[static_cast<size_t>(operation)].fetch_add(1, std::memory_order_relaxed);
+  count(operation);
   pool_.run(std::forward<F>(kernel));
 }
 
@@ -43,7 +43,7 @@ std::vector<OperationReport> CpuOps::operations() const {
 }
 
 void CpuOps::gemm(const kernels::GemmParams& p) {
-  run(p.w.bf16 ? CpuOperation::gemm_bf16 : CpuOperation::gemm, [&](const Team& team) { kernels::gemm(p, team); });
+  run(gemm_operation(p), [&](const Team& team) { kernels::gemm(p, team); });
 }
 void CpuOps::attention(const kernels::AttentionParams& p) {
   run(CpuOperation::attention, [&](const Team& team) { kernels::attention(p, team); });
@@ -96,11 +96,6 @@ void CpuOps::average_down(const kernels::AverageDownParams& p) {
 void CpuOps::repeat_up(const kernels::RepeatUpParams& p) {
   run(CpuOperation::frames, [&](const Team& team) { kernels::repeat_up(p, team); });
 }
-void CpuOps::feed_forward(const kernels::FeedForwardParams& p) {
-  run(p.w1.bf16 || p.w2.bf16 ? CpuOperation::feed_forward_bf16 : CpuOperation::feed_forward,
-      [&](const Team& team) { kernels::feed_forward(p, team); });
-}
-
 std::shared_ptr<const PackedWeights> CpuBackend::pack(const WeightTable& table, const WeightSource& source) {
   return std::make_shared<const PackedWeights>(table, source);
 }

@@ -5,7 +5,6 @@
 
 #include "backend/backend.h"
 #include "core/thread_pool.h"
-#include "wamcore/kernels/feed_forward.h"
 
 namespace wam {
 
@@ -24,6 +23,9 @@ enum class CpuOperation : uint8_t {
   other
 };
 inline constexpr size_t kCpuOperations = static_cast<size_t>(CpuOperation::other) + 1;
+inline CpuOperation gemm_operation(const kernels::GemmParams& p) {
+  return p.w.bf16 ? CpuOperation::gemm_bf16 : CpuOperation::gemm;
+}
 
 /// Operations on the CPU, each shared by the pool's threads.
 class CpuOps final : public Ops {
@@ -49,7 +51,12 @@ class CpuOps final : public Ops {
   void pixel_shuffle(const kernels::PixelShuffleParams& p) override;
   void average_down(const kernels::AverageDownParams& p) override;
   void repeat_up(const kernels::RepeatUpParams& p) override;
-  void feed_forward(const kernels::FeedForwardParams& p);
+  /// Runs body(const kernels::Team&) once for each thread's share.
+  template <class F>
+  void share(F&& body) {
+    pool_.run(body);
+  }
+  void count(CpuOperation operation) { runs_[static_cast<size_t>(operation)].fetch_add(1, std::memory_order_relaxed); }
 
   std::vector<OperationReport> operations() const;
 

@@ -25,8 +25,11 @@ int64_t CpuProgram::reserve(int64_t floats) {
 }
 
 void CpuProgram::run(const Bindings& b) const {
-  for (size_t i = 0; i < plan_.nodes.size(); ++i)
-    std::visit([&](const auto& n) { node(n, plan_.labels[i], b); }, plan_.nodes[i]);
+  for (size_t i = 0; i < plan_.nodes.size(); ++i) run_node(i, b);
+}
+
+void CpuProgram::run_node(size_t i, const Bindings& b) const {
+  std::visit([&](const auto& n) { node(n, plan_.labels[i], b); }, plan_.nodes[i]);
 }
 
 CpuProgram::Array CpuProgram::at(const Slice& s, const Bindings& b) const {
@@ -38,18 +41,6 @@ CpuProgram::Array CpuProgram::at(const Slice& s, const Bindings& b) const {
 
 void CpuProgram::tap(const Bindings& b, const std::string& label, const Array& a, const char* part) const {
   if (b.tap) (*b.tap)(label + part, a.data, a.rows, a.cols, a.stride);  // joins strings only when somebody looks
-}
-
-void CpuProgram::linear(const Array& in, const Array& out, WeightId weight_id, WeightId bias) const {
-  ops_.gemm({.x = in.data,
-             .w = matrix(weight_id),
-             .bias = weight(bias),
-             .y = out.data,
-             .m = out.rows,
-             .n = out.cols,
-             .k = in.cols,
-             .ldx = in.stride,
-             .ldy = out.stride});
 }
 
 void CpuProgram::node(const LinearNode& n, const std::string& label, const Bindings& b) const {
@@ -196,37 +187,6 @@ void CpuProgram::node(const FeedForwardNode& n, const std::string& label, const 
              .gate = m.data + 5 * dim,
              .ldg = m.stride,
              .gate_row = n.time_row.data()});
-  tap(b, label, hidden);
-}
-
-FusedCpuProgram::FusedCpuProgram(Plan plan, std::shared_ptr<const PackedWeights> weights, CpuOps& ops)
-    : CpuProgram(plan, std::move(weights), ops) {
-  int64_t floats = 0;
-  for (const Node& any : plan.nodes)
-    if (const auto* n = std::get_if<FeedForwardNode>(&any))
-      floats = std::max(floats, kernels::feed_forward_scratch(n->hidden.cols, n->up.cols, ops.threads()));
-  scratch_ = reserve(floats);
-}
-
-void FusedCpuProgram::node(const FeedForwardNode& n, const std::string& label, const Bindings& b) const {
-  const Array hidden = at(n.hidden, b), m = at(n.modulation, b);
-  const int64_t dim = hidden.cols;
-  ops().feed_forward({.x = hidden.data,
-                      .rows = hidden.rows,
-                      .dim = dim,
-                      .hidden = n.up.cols,
-                      .ldx = hidden.stride,
-                      .eps = n.eps,
-                      .shift = m.data + 3 * dim,
-                      .scale = m.data + 4 * dim,
-                      .gate = m.data + 5 * dim,
-                      .ldm = m.stride,
-                      .time_row = n.time_row.data(),
-                      .w1 = matrix(n.w1),
-                      .b1 = weight(n.b1),
-                      .w2 = matrix(n.w2),
-                      .b2 = weight(n.b2),
-                      .scratch = b.workspace + scratch_});
   tap(b, label, hidden);
 }
 

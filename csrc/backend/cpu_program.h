@@ -8,7 +8,7 @@ namespace wam {
 class CpuProgram : public Program {
  public:
   CpuProgram(Plan plan, std::shared_ptr<const PackedWeights> weights, CpuOps& ops);
-  void run(const Bindings& b) const final;
+  void run(const Bindings& b) const override;
   int64_t workspace_floats() const final { return floats_; }
 
  protected:
@@ -17,11 +17,33 @@ class CpuProgram : public Program {
     int64_t rows, cols, stride;
   };
   Array at(const Slice& s, const Bindings& b) const;
+  static Array rows_of(const Array& a, int64_t from, int64_t rows);
+  const Plan& plan() const { return plan_; }
+  void run_node(size_t i, const Bindings& b) const;
   const float* weight(WeightId id) const { return weights_->data(id); }
   kernels::Panels matrix(WeightId id) const { return weights_->panels(id); }
   void tap(const Bindings& b, const std::string& label, const Array& a, const char* part = "") const;
   CpuOps& ops() const { return ops_; }
   int64_t reserve(int64_t floats);  // more workspace, for a derived program's own scratch; gives its offset
+
+  // Layers over some of their rows, with any operations `O`; label: nullptr hides inner values (see cpu_layers.h).
+  template <class O>
+  void linear(O& ops, const Array& in, const Array& out, WeightId weight, WeightId bias) const;
+  template <class O>
+  void norm_rope(O& ops, const SelfAttentionNode& n, WeightId norm, int64_t token, const Array& from, float* to) const;
+  template <class To>
+  void key_places(const SelfAttentionNode& n, const Bindings& b, int64_t from, int64_t end, To&& to) const;
+  template <class O>
+  void project(O& ops, const SelfAttentionNode& n, const SelfAttentionPart& part, int64_t from, int64_t end,
+               const std::string* label, const Bindings& b) const;
+  template <class O>
+  void attend(O& ops, const SelfAttentionNode& n, int64_t from, int64_t end, const Bindings& b) const;
+  template <class O>
+  void close_attention(O& ops, const SelfAttentionNode& n, const SelfAttentionPart& part, int64_t from, int64_t end,
+                       const Bindings& b) const;
+  template <class O>
+  void cross(O& ops, const CrossAttentionNode& n, int64_t row, int64_t rows, const std::string* label,
+             const Bindings& b) const;
 
   virtual void node(const FeedForwardNode& n, const std::string& label, const Bindings& b) const;
 
@@ -36,27 +58,12 @@ class CpuProgram : public Program {
   void node(const SelfAttentionNode& n, const std::string& label, const Bindings& b) const;
   void node(const CrossAttentionNode& n, const std::string& label, const Bindings& b) const;
   void node(const ContextKvNode& n, const std::string& label, const Bindings& b) const;
-  void keys_and_values(const SelfAttentionNode& n, const SelfAttentionPart& part, const std::string& label,
-                       const Bindings& b) const;
-  void linear(const Array& in, const Array& out, WeightId weight, WeightId bias) const;
 
   Plan plan_;
   std::shared_ptr<const PackedWeights> weights_;
   CpuOps& ops_;
   std::vector<int64_t> offset_;  // of every workspace buffer
   int64_t floats_ = 0;
-};
-
-/// As CpuProgram, with the feed-forward layer as one fused call: each thread carries its rows through the whole layer.
-class FusedCpuProgram final : public CpuProgram {
- public:
-  FusedCpuProgram(Plan plan, std::shared_ptr<const PackedWeights> weights, CpuOps& ops);
-
- protected:
-  void node(const FeedForwardNode& n, const std::string& label, const Bindings& b) const override;
-
- private:
-  int64_t scratch_ = 0;
 };
 
 }  // namespace wam

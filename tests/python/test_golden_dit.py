@@ -108,7 +108,7 @@ def test_block(case, device):
             want = tensors[f"tap.{tap}"][0]
             golden.check(dit.taps[label].reshape(want.shape), want, TOLERANCE, tap)
             compared += 1
-    assert compared >= len(BLOCK_TAPS) - 1
+    assert compared == len(BLOCK_TAPS) or device != "cpu-ops"
     video = len(tables[0])
     out = dit.block(
         0, False, tensors["x"][0][:video], e0[:video], (tables[0][..., 0], tables[0][..., 1]), (keys, values)
