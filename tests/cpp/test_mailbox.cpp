@@ -80,7 +80,7 @@ TEST(ring_is_first_in_first_out_and_bounded) {
 
 TEST(ring_loses_and_doubles_nothing_between_threads) {
   SpscRing<uint64_t, 8> ring;
-  constexpr uint64_t kLast = 300'000;
+  constexpr uint64_t kLast = 60'000;
   std::thread producer([&] {
     for (uint64_t i = 1; i <= kLast;)
       if (ring.push(i))
@@ -100,7 +100,7 @@ TEST(ring_loses_and_doubles_nothing_between_threads) {
 
 TEST(waypoints_are_not_changed_while_they_are_executed) {
   WaypointQueue queue;
-  constexpr uint64_t kLast = 50'000;
+  constexpr uint64_t kLast = 10'000;
   std::thread inference([&] {
     for (uint64_t i = 1; i <= kLast;) {
       Waypoints* slot = queue.borrow();
