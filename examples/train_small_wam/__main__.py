@@ -28,7 +28,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(30, 700, 300, 400, train.Plan(iterations=3000, compile=True)),
+    "cpu": Preset(30, 700, 300, 400, train.Plan(iterations=6000, compile=True)),
     "gpu": Preset(60, 4000, 1000, 400, train.Plan(iterations=30_000, windows=128, compile=True, device="cuda")),
     # a few minutes through every stage; the result knows nothing
     "smoke": Preset(1, 4, 2, 4, train.Plan(iterations=4, windows=8), episodes=2, least_seen=0.0),
