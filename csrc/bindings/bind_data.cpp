@@ -71,7 +71,7 @@ class PyPolicy final : public Policy, public py::trampoline_self_life_support {
         throw RobotError("Policy.infer: wanted an ActionChunk back, got " + type_of(chunk));
       out = chunk.cast<const ActionChunk&>();
     } catch (const py::error_already_set& e) {  // translated here, where the interpreter lock is held
-      throw RobotError(std::string("Policy.infer: ") + e.what());
+      throw RobotError("Policy.infer: " + words_of(e));
     }
   }
   double dt() const override { return call<double>("dt"); }
@@ -107,7 +107,9 @@ class PyPolicy final : public Policy, public py::trampoline_self_life_support {
       return method(name)().cast<T>();
     } catch (const RobotError&) {
       throw;
-    } catch (const std::exception& e) {  // what Python raised, or a value of another type
+    } catch (const py::error_already_set& e) {
+      throw RobotError(std::string("Policy.") + name + ": " + words_of(e));
+    } catch (const std::exception& e) {  // a value of another type
       throw RobotError(std::string("Policy.") + name + ": " + e.what());
     }
   }

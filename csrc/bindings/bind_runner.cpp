@@ -185,6 +185,22 @@ std::unique_ptr<VirtualRunner> make_virtual(std::shared_ptr<Policy> policy, std:
                                          std::move(delays));
 }
 
+/// Steps while `go` holds, without the interpreter lock; Ctrl-C is heard every few milliseconds.
+template <typename Condition>
+void step_while(VirtualRunner& runner, Condition go) {
+  while (runner.running() && go()) {
+    try {
+      const py::gil_scoped_release nogil;
+      for (int i = 0; i < 64 && go() && runner.step(); ++i) {
+      }
+    } catch (const Error&) {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();  // it was a Ctrl-C that hit policy or driver
+      throw;
+    }
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+}
+
 constexpr const char* kOptions =
     "    control_hz: servo rate, Hz (200).\n"
     "    mode: 'async_blend' (infer while moving) or 'sync' (stand still and infer).\n"
@@ -249,8 +265,17 @@ void bind_virtual(py::module_& m) {
       .def(py::init(&make_virtual), py::arg("policy"), py::arg("hal"), py::arg("limits"), py::arg("delay_ticks") = 1)
       .def("start", &VirtualRunner::start, nogil(), "Configures and activates the robot.")
       .def("step", &VirtualRunner::step, nogil(), "One servo cycle; False once the run has ended.")
-      .def("run", &VirtualRunner::run, py::arg("seconds"), nogil(), "Runs `seconds` of virtual time.")
-      .def("run_until", &VirtualRunner::run_until, py::arg("tick"), nogil(), "Runs until control tick `tick` begins.")
+      .def(
+          "run",
+          [](VirtualRunner& self, double seconds) {
+            const uint64_t end =
+                self.clock()->now_ns() + static_cast<uint64_t>(std::clamp(seconds, 0.0, 1e9) * 1e9 + 0.5);
+            step_while(self, [&] { return self.clock()->now_ns() < end; });
+          },
+          py::arg("seconds"), "Runs `seconds` of virtual time, or until the run ends.")
+      .def(
+          "run_until", [](VirtualRunner& self, int64_t tick) { step_while(self, [&] { return self.tick() < tick; }); },
+          py::arg("tick"), "Runs until control tick `tick` begins, or until the run ends.")
       .def("stop", &VirtualRunner::stop, nogil(), "Brakes to a stand, deactivates and closes the robot.")
       .def("estop", &VirtualRunner::estop, "Latches the emergency stop.")
       .def("reset", &VirtualRunner::reset, nogil(), "Clears a latched emergency stop at a stand; says whether it did.")

@@ -44,7 +44,7 @@ py::function PythonHal::method(const char* name) const {
   return f;
 }
 
-void PythonHal::remember(const char* name, const char* what) noexcept {
+void PythonHal::remember(const char* name, const std::string& what) noexcept {
   const std::scoped_lock lock(mutex_);
   error_ = std::string("Hal.") + name + ": " + what;
 }
@@ -54,10 +54,13 @@ void PythonHal::set_up(const char* name, Body body) {
   const py::gil_scoped_acquire gil;
   try {
     body(method(name));
-  } catch (const std::exception& e) {  // error_already_set too, and while we still hold the lock
+    return;
+  } catch (const py::error_already_set& e) {  // while we still hold the lock
+    remember(name, words_of(e));
+  } catch (const std::exception& e) {
     remember(name, e.what());
-    throw RobotError(error());
   }
+  throw RobotError(error());
 }
 
 template <typename Body>
@@ -65,10 +68,12 @@ Status PythonHal::real_time(const char* name, Body body) noexcept {
   const py::gil_scoped_acquire gil;
   try {
     return body(method(name));
+  } catch (const py::error_already_set& e) {
+    remember(name, words_of(e));
   } catch (const std::exception& e) {
     remember(name, e.what());
-    return Status::fault;
   }
+  return Status::fault;
 }
 
 Description PythonHal::configure(const HalConfig& config) {

@@ -45,7 +45,7 @@ class PythonHal final : public Hal, public pybind11::trampoline_self_life_suppor
   template <typename Body>
   Status real_time(const char* name, Body body) noexcept;
   pybind11::function method(const char* name) const;
-  void remember(const char* name, const char* what) noexcept;
+  void remember(const char* name, const std::string& what) noexcept;
 
   mutable std::mutex mutex_;
   std::string error_;                         // guarded by mutex_

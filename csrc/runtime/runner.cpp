@@ -17,9 +17,10 @@ struct Runner::State {
 
   Loop loop;
   std::thread servo, observer, inference;
-  std::atomic<bool> running{false};  // from start() until the servo thread has left the robot
-  std::atomic<bool> quit{false};     // observer and inference shall end
-  std::atomic<bool> opened{false};   // the driver has to be closed
+  std::atomic<bool> running{false};   // from start() until the servo thread has left the robot
+  std::atomic<bool> quit{false};      // observer and inference shall end
+  std::atomic<bool> opened{false};    // the driver has to be closed
+  std::atomic<bool> orphaned{false};  // the runner was destroyed by one of its own threads
   std::atomic<uint64_t> overruns{0};
   uint64_t start_ns = 0;
   std::atomic<uint64_t> end_ns{0};  // 0 = still running
@@ -41,6 +42,9 @@ struct Runner::State {
     }
     loop.servo().shut_down();
     changed.notify_all();
+  }
+  void close() noexcept {
+    if (opened.exchange(false)) loop.close();
   }
   void run_servo();
   void serve_cycles();
@@ -82,6 +86,7 @@ void Runner::State::run_servo() {
   end_ns = loop.clock().now_ns();
   running = false;
   changed.notify_all();
+  if (orphaned) close();
 }
 
 void Runner::State::serve_cycles() {
@@ -138,9 +143,18 @@ void Runner::State::run_inference() {
 }
 
 Runner::Runner(std::shared_ptr<Policy> policy, std::shared_ptr<Hal> hal, JointLimits limits, RunnerOptions options)
-    : state_(std::make_unique<State>(std::move(policy), std::move(hal), std::move(limits), std::move(options))) {}
+    : state_(std::make_shared<State>(std::move(policy), std::move(hal), std::move(limits), std::move(options))) {}
 
-Runner::~Runner() { stop(); }
+Runner::~Runner() {
+  stop();
+  State& s = *state_;
+  if (!s.is_own_thread()) return;
+  // A thread cannot join itself: it and the others end by themselves, and the servo thread closes the robot.
+  s.orphaned = true;
+  for (std::thread* t : {&s.servo, &s.observer, &s.inference})
+    if (t->joinable()) t->detach();
+  if (!s.running) s.close();
+}
 
 void Runner::start() {
   State& s = *state_;
@@ -154,13 +168,13 @@ void Runner::start() {
   s.opened = true;
   s.running = true;
   try {
-    s.servo = std::thread([&s] { s.run_servo(); });
+    s.servo = std::thread([keep = state_] { keep->run_servo(); });
     std::unique_lock lock(s.mutex);
     s.changed.wait(lock, [&] { return s.servo_up; });
     if (s.error) std::rethrow_exception(s.error);
     lock.unlock();
-    s.observer = std::thread([&s] { s.run_observer(); });
-    s.inference = std::thread([&s] { s.run_inference(); });
+    s.observer = std::thread([keep = state_] { keep->run_observer(); });
+    s.inference = std::thread([keep = state_] { keep->run_inference(); });
   } catch (...) {
     stop();
     throw;
@@ -184,18 +198,18 @@ void Runner::wait(double seconds) {
 void Runner::stop() noexcept {
   State& s = *state_;
   s.loop.servo().shut_down();
-  if (s.is_own_thread()) return;  // the policy or the driver asks: the run ends by itself, somebody else joins
-  const std::scoped_lock lock(s.stopping);
   {
     const std::scoped_lock state_lock(s.mutex);
     s.quit = true;
   }
   s.changed.notify_all();
+  if (s.is_own_thread()) return;  // the policy or the driver asks: the run ends by itself, somebody else joins
+  const std::scoped_lock lock(s.stopping);
   s.loop.clock().run_free();
   if (s.servo.joinable()) s.servo.join();
   if (s.observer.joinable()) s.observer.join();
   if (s.inference.joinable()) s.inference.join();
-  if (s.opened.exchange(false)) s.loop.close();
+  s.close();
 }
 
 void Runner::estop() noexcept { state_->loop.filter().estop(); }

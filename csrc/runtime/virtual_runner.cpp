@@ -123,7 +123,7 @@ bool VirtualRunner::step() {
 
 void VirtualRunner::run(double seconds) {
   const uint64_t end = state_->clock->now_ns() + static_cast<uint64_t>(std::llround(seconds * 1e9));
-  while (state_->clock->now_ns() + state_->loop.period_ns() <= end && step()) {
+  while (state_->clock->now_ns() < end && step()) {
   }
 }
 

@@ -217,6 +217,25 @@ TEST(the_policy_may_stop_its_own_runner) {
   run.runner->wait(0.0);
 }
 
+TEST(a_runner_may_be_destroyed_by_its_own_policy) {
+  std::unique_ptr<Runner> runner;
+  std::atomic<bool> destroyed{false};
+  auto hal = std::make_shared<BareHal>();
+  auto policy = std::make_shared<TestPolicy>(
+      [&](const Observation& o, ActionChunk& c) {
+        fill_sine(o, c);
+        if (c.sequence != 2) return;
+        runner.reset();
+        destroyed = true;
+      },
+      64);
+  runner = std::make_unique<Runner>(policy, hal, limits(), RunnerOptions{.execute_horizon = 1});
+  runner->start();
+  while (!destroyed || hal->closes == 0) std::this_thread::yield();
+  CHECK(hal->stops == 1 && hal->closes == 1 && !hal->active);
+  while (hal.use_count() > 1) std::this_thread::yield();  // the threads let go of everything
+}
+
 TEST(stop_from_many_threads_joins_once) {
   ThreadedRun run(sine_policy(64));
   run.runner->start();

@@ -1,6 +1,7 @@
 """The robot side from Python: drivers and policies written in Python, runs in virtual time and with threads."""
 
 import gc
+import signal
 import subprocess
 import sys
 import textwrap
@@ -342,6 +343,26 @@ def test_what_does_not_fit_is_refused():
     one = wam.JointLimits(["shoulder"], [-1], [1], [1], [1])
     with pytest.raises(wam.ConfigError, match="commands 2 joints"):
         wam.VirtualRunner(SinePolicy(), Arm(), one)
+
+
+def test_ctrl_c_reaches_a_virtual_run():
+    def on_alarm(*_):  # wherever it hits: policy, driver or the run itself
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        for seconds in (0.02, 0.05, 0.09):
+            arm = Arm()
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            run = wam.VirtualRunner(SinePolicy(), arm, limits())
+            with pytest.raises(KeyboardInterrupt):
+                run.start()
+                run.run(1e6)
+            run.stop()
+            assert arm.calls[-1] == "close"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_observe_looks_once():

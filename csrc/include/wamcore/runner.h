@@ -114,7 +114,7 @@ class WAMCORE_API Runner {
 
  private:
   struct State;
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;  // shared with the threads, in case one of them destroys the runner
 };
 
 }  // namespace wam

@@ -24,7 +24,7 @@ class WAMCORE_API VirtualRunner {
   void start();
   /// Runs one servo cycle; false once the run has ended. Throws what ended it.
   bool step();
-  /// Runs `seconds` of virtual time, or until the run ends.
+  /// Runs `seconds` of virtual time, rounded up to a whole cycle, or until the run ends.
   void run(double seconds);
   /// Runs until control tick `tick` begins, or until the run ends.
   void run_until(int64_t tick);
