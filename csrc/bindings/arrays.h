@@ -62,11 +62,4 @@ py::array array_view(const T* data, std::vector<py::ssize_t> shape, const py::ha
   return a;
 }
 
-/// What a callback written in Python raised, in words, while the interpreter lock is held. A Ctrl-C that hit the
-/// callback is raised anew, so that whoever waits for the run hears it as such.
-inline std::string words_of(const py::error_already_set& e) {
-  if (e.matches(PyExc_KeyboardInterrupt)) PyErr_SetInterrupt();
-  return e.what();
-}
-
 }  // namespace wam::bindings

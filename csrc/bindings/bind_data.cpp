@@ -2,6 +2,7 @@
 
 #include "arrays.h"
 #include "bind.h"
+#include "callback_errors.h"
 #include "wamcore/error.h"
 #include "wamcore/policy.h"
 

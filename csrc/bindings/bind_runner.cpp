@@ -6,6 +6,7 @@
 
 #include "arrays.h"
 #include "bind.h"
+#include "callback_errors.h"
 #include "hal/proxy.h"
 #include "keywords.h"
 #include "python_hal.h"
@@ -185,18 +186,27 @@ std::unique_ptr<VirtualRunner> make_virtual(std::shared_ptr<Policy> policy, std:
                                          std::move(delays));
 }
 
-/// Steps while `go` holds, without the interpreter lock; Ctrl-C is heard every few milliseconds.
+/// Runs `body` without the interpreter lock. A Ctrl-C that hit a callback on this thread is raised as such.
+template <typename Body>
+void hearing_interrupts(Body body) {
+  callback_interrupted = false;
+  try {
+    const py::gil_scoped_release nogil;
+    body();
+  } catch (const Error&) {
+    raise_interrupt();
+    throw;
+  }
+}
+
+/// Steps while `go` holds; Ctrl-C is heard every few milliseconds.
 template <typename Condition>
 void step_while(VirtualRunner& runner, Condition go) {
   while (runner.running() && go()) {
-    try {
-      const py::gil_scoped_release nogil;
+    hearing_interrupts([&] {
       for (int i = 0; i < 64 && go() && runner.step(); ++i) {
       }
-    } catch (const Error&) {
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();  // it was a Ctrl-C that hit policy or driver
-      throw;
-    }
+    });
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
   }
 }
@@ -263,8 +273,17 @@ void bind_virtual(py::module_& m) {
       kOptions + "\nRaises:\n    ConfigError: policy, limits and options do not fit.";
   py::class_<VirtualRunner>(m, "VirtualRunner", doc.c_str(), py::release_gil_before_calling_cpp_dtor())
       .def(py::init(&make_virtual), py::arg("policy"), py::arg("hal"), py::arg("limits"), py::arg("delay_ticks") = 1)
-      .def("start", &VirtualRunner::start, nogil(), "Configures and activates the robot.")
-      .def("step", &VirtualRunner::step, nogil(), "One servo cycle; False once the run has ended.")
+      .def(
+          "start", [](VirtualRunner& self) { hearing_interrupts([&] { self.start(); }); },
+          "Configures and activates the robot.")
+      .def(
+          "step",
+          [](VirtualRunner& self) {
+            bool goes_on = false;
+            hearing_interrupts([&] { goes_on = self.step(); });
+            return goes_on;
+          },
+          "One servo cycle; False once the run has ended.")
       .def(
           "run",
           [](VirtualRunner& self, double seconds) {
@@ -282,10 +301,7 @@ void bind_virtual(py::module_& m) {
       .def("__enter__",
            [](const py::object& self) {
              auto& runner = self.cast<VirtualRunner&>();
-             {
-               const py::gil_scoped_release release;
-               runner.start();
-             }
+             hearing_interrupts([&] { runner.start(); });
              return self;
            })
       .def("__exit__",

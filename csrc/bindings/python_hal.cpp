@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "arrays.h"
+#include "callback_errors.h"
 
 namespace wam::bindings {
 namespace {
