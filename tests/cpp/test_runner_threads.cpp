@@ -94,10 +94,10 @@ class BareHal : public Hal {
 };
 
 /// Moves the clock in servo periods, waiting for the servo and the observer to sleep each time (or to have ended).
-void drive(ManualClock& clock, const Runner& runner, double seconds, int sleepers = 2) {
+void drive(ManualClock& clock, const Runner& runner, double seconds, int sleepers = 2, double patience = 0.02) {
   const uint64_t end = clock.now_ns() + static_cast<uint64_t>(seconds * 1e9);
   while (clock.now_ns() < end && runner.running()) {
-    clock.wait_for_sleepers(sleepers, 0.02);
+    clock.wait_for_sleepers(sleepers, patience);
     clock.advance(5'000'000);
   }
 }
@@ -122,7 +122,7 @@ TEST(threads_follow_the_plan_and_stop_in_order) {
   for (const Execution mode : {Execution::async_blend, Execution::sync}) {
     ThreadedRun run(sine_policy(64), {.mode = mode, .execute_horizon = 8}, robot(1));
     run.runner->start();
-    drive(*run.clock, *run.runner, 8.0);
+    drive(*run.clock, *run.runner, 8.0, 2, 5.0);
     CHECK(run.runner->running());
     run.runner->wait(0.0);
     run.runner->stop();
