@@ -10,6 +10,12 @@
 #include "wamcore/error.h"
 
 namespace wam {
+namespace {
+
+/// The run whose thread this is.
+thread_local const void* own_run = nullptr;
+
+}  // namespace
 
 struct Runner::State {
   State(std::shared_ptr<Policy> policy, std::shared_ptr<Hal> hal, JointLimits limits, RunnerOptions options)
@@ -50,9 +56,11 @@ struct Runner::State {
   void serve_cycles();
   void run_observer();
   void run_inference();
-  bool is_own_thread() const {
-    const auto id = std::this_thread::get_id();
-    return id == servo.get_id() || id == observer.get_id() || id == inference.get_id();
+  bool is_own_thread() const { return own_run == this; }
+  /// First thing a thread does: nothing before start() has put down its handle, for the thread may destroy the runner.
+  void enter_thread() {
+    own_run = this;
+    const std::scoped_lock gate(mutex);
   }
 };
 
@@ -157,7 +165,8 @@ Runner::~Runner() {
 }
 
 void Runner::start() {
-  State& s = *state_;
+  const std::shared_ptr<State> keep = state_;  // the policy may destroy this runner before start() returns
+  State& s = *keep;
   {
     const std::scoped_lock lock(s.mutex);
     if (s.started) throw RobotError("Runner.start: a runner runs once; make another");
@@ -168,13 +177,18 @@ void Runner::start() {
   s.opened = true;
   s.running = true;
   try {
-    s.servo = std::thread([keep = state_] { keep->run_servo(); });
+    const auto run = [&](void (State::*body)()) {
+      return std::thread([keep, body] {
+        keep->enter_thread();
+        (keep.get()->*body)();
+      });
+    };
     std::unique_lock lock(s.mutex);
+    s.servo = run(&State::run_servo);
     s.changed.wait(lock, [&] { return s.servo_up; });
     if (s.error) std::rethrow_exception(s.error);
-    lock.unlock();
-    s.observer = std::thread([keep = state_] { keep->run_observer(); });
-    s.inference = std::thread([keep = state_] { keep->run_inference(); });
+    s.observer = run(&State::run_observer);
+    s.inference = run(&State::run_inference);
   } catch (...) {
     stop();
     throw;

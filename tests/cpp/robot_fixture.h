@@ -100,20 +100,24 @@ struct VirtualRun {
 
 /// The worst ratio of a stream of commands [n, dof] to the limits; the first is compared with `start` at rest.
 struct WorstRatio {
-  double position = 0, velocity = 0, acceleration = 0;
+  double position = 0, velocity = 0, acceleration = 0, jerk = 0;
+  bool within() const { return position <= 1 && velocity <= 1 + 1e-9 && acceleration <= 1 + 1e-6 && jerk <= 1 + 1e-5; }
 };
 inline WorstRatio worst(const std::vector<double>& commands, const wam::JointLimits& l, double period,
                         const std::vector<double>& start) {
   WorstRatio w;
   const size_t dof = l.names.size();
-  std::vector<double> q = start, v(dof, 0.0);
+  std::vector<double> q = start, v(dof, 0.0), a(dof, 0.0);
   for (size_t k = 0; k * dof < commands.size(); ++k)
     for (size_t j = 0; j < dof; ++j) {
       const double now = commands[k * dof + j], speed = (now - q[j]) / period;
       if (!std::isfinite(now)) w.position = 1e9;
       w.position = std::max({w.position, now / l.position_max[j], now / l.position_min[j]});
       w.velocity = std::max(w.velocity, std::abs(speed) / l.velocity[j]);
-      w.acceleration = std::max(w.acceleration, std::abs(speed - v[j]) / period / l.acceleration[j]);
+      const double push = (speed - v[j]) / period;
+      w.acceleration = std::max(w.acceleration, std::abs(push) / l.acceleration[j]);
+      w.jerk = std::max(w.jerk, std::abs(push - a[j]) / period / l.jerk_of(static_cast<int>(j)));
+      a[j] = push;
       v[j] = speed;
       q[j] = now;
     }

@@ -131,7 +131,7 @@ TEST(threads_follow_the_plan_and_stop_in_order) {
     const RunnerStats s = run.runner->stats();
     CHECK(s.chunks >= 2 && s.cycles >= 1600 && s.refused_chunks == 0);
     const WorstRatio w = worst(run.hal->commands(), limits(), 1.0 / 200, {0, 0});
-    CHECK(w.position <= 1 && w.velocity <= 1 + 1e-9 && w.acceleration <= 1 + 1e-6);
+    CHECK(w.within());
     if (mode == Execution::sync) continue;  // there the arm stands while it waits, and blends on from a stand
     const RunRecord r = run.runner->record();
     size_t on_plan = 0;

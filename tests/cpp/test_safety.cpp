@@ -26,6 +26,7 @@ JointLimits random_limits(int dof) {
     limits.position_max.push_back(middle + half);
     limits.velocity.push_back(uniform(0.3, 4));
     limits.acceleration.push_back(std::pow(10.0, uniform(-0.5, 2)));
+    limits.jerk.push_back(limits.acceleration.back() * std::pow(10.0, uniform(0, 3)));
   }
   return limits;
 }
@@ -40,23 +41,28 @@ std::vector<double> random_pose(const JointLimits& limits) {
 struct Watch {
   const JointLimits& limits;
   double period;
-  std::vector<double> q, v;
-  double position = 0, velocity = 0, acceleration = 0;
+  std::vector<double> q, v, a;
+  double position = 0, velocity = 0, acceleration = 0, jerk = 0;
   bool finite = true;
 
   Watch(const JointLimits& l, double h, std::vector<double> start) : limits(l), period(h), q(std::move(start)) {
     v.assign(q.size(), 0.0);
+    a.assign(q.size(), 0.0);
   }
   void see(const std::vector<double>& out) {
     for (size_t j = 0; j < q.size(); ++j) {
       finite &= std::isfinite(out[j]);
       const double speed = (out[j] - q[j]) / period;
-      // positions are rounded to one ulp, so speeds to 2 ulp / h and accelerations to 4 ulp / h^2
+      // positions are rounded to one ulp, so speeds to 2 ulp / h, accelerations to 4 ulp / h^2, jerks to 8 ulp / h^3
       const double ulp = 1e-15 * (1 + std::abs(out[j]));
       position = std::max({position, limits.position_min[j] - out[j], out[j] - limits.position_max[j]});
       velocity = std::max(velocity, (std::abs(speed) - 2 * ulp / period) / limits.velocity[j]);
       acceleration = std::max(acceleration,
                               (std::abs(speed - v[j]) / period - 4 * ulp / (period * period)) / limits.acceleration[j]);
+      const double push = (speed - v[j]) / period;
+      jerk = std::max(jerk, (std::abs(push - a[j]) / period - 8 * ulp / (period * period * period)) /
+                                std::min(limits.jerk_of(static_cast<int>(j)), 2 * limits.acceleration[j] / period));
+      a[j] = push;
       v[j] = speed;
       q[j] = out[j];
     }
@@ -66,6 +72,7 @@ struct Watch {
     CHECK(position <= 0.0);
     CHECK(velocity <= 1.0 + 1e-9);
     CHECK(acceleration <= 1.0 + 1e-6);
+    CHECK(jerk <= 1.0 + 1e-6);
   }
 };
 
@@ -129,16 +136,19 @@ TEST(input_within_the_limits_passes_unchanged) {
     std::array<std::array<double, 4>, 3> amplitude{}, omega{};
     std::vector<double> start(3);
     for (int j = 0; j < 3; ++j) {
-      double travel = 0, speed = 0, push = 0;
+      double travel = 0, speed = 0, push = 0, snatch = 0;
       for (int i = 0; i < 4; ++i) {
         amplitude[j][i] = uniform(-1, 1);
         omega[j][i] = uniform(0.2, 20);
         travel += 2 * std::abs(amplitude[j][i]);
         speed += std::abs(amplitude[j][i]) * omega[j][i];
         push += std::abs(amplitude[j][i]) * omega[j][i] * omega[j][i];
+        snatch += std::abs(amplitude[j][i]) * omega[j][i] * omega[j][i] * omega[j][i];
       }
       const double room = (limits.position_max[j] - limits.position_min[j]) / 2;
-      const double scale = 0.999 * std::min({room / travel, limits.velocity[j] / speed, limits.acceleration[j] / push});
+      // it begins with a step of the acceleration, push, in the time of one period
+      const double scale = 0.7 * std::min({room / travel, limits.velocity[j] / speed, limits.acceleration[j] / push,
+                                           limits.jerk[j] / (snatch + push / h)});
       for (double& a : amplitude[j]) a *= scale;
       start[j] = (limits.position_max[j] + limits.position_min[j]) / 2;
     }
@@ -165,8 +175,11 @@ TEST(a_step_is_reached_without_overshoot_in_bounded_time) {
     const auto start = random_pose(limits), target = random_pose(limits);
     CHECK(filter.seed(start));
     const double distance = target[0] - start[0];
-    // trapezoid: distance / vmax + vmax / amax if it gets fast, less otherwise; a few periods of rounding up
-    const double bound = std::abs(distance) / vmax + vmax / amax + 2 * std::sqrt(std::abs(distance) / amax) + 10 * h;
+    const double jmax = std::min(limits.jerk[0], 2 * amax / h), far = std::abs(distance);
+    // the three profiles that can be the slowest, one after the other, and a few periods of rounding up
+    const double bound =
+        far / vmax + vmax / amax + 2 * std::sqrt(far / amax) + 6 * std::cbrt(far / jmax) + 4 * amax / jmax + 12 * h;
+    const double rung = jmax * h * h * h;  // rad by which one step of jerk moves the joint
     std::vector<double> out(1);
     double past = 0, backwards = 0, last = start[0];
     for (double t = 0; t < bound; t += h) {
@@ -175,8 +188,8 @@ TEST(a_step_is_reached_without_overshoot_in_bounded_time) {
       backwards = std::max(backwards, (last - out[0]) * (distance > 0 ? 1 : -1));
       last = out[0];
     }
-    CHECK(past <= 1e-9);
-    CHECK(backwards <= 1e-9);
+    CHECK(past <= 0.1 * rung + 1e-9);
+    CHECK(backwards <= 20 * rung + 1e-9);
     CHECK(out[0] == target[0]);
   }
 }
@@ -192,7 +205,8 @@ TEST(a_limited_joint_catches_up_with_a_moving_target) {
     std::vector<double> out(1), target(1);
     bool reached = false;
     // starts 0.2 rad behind: at most 0.3 vmax of closing speed, plus the time to accelerate and settle
-    const double bound = 0.2 / (0.3 * limits.velocity[0]) * 2 + 6 * limits.velocity[0] / limits.acceleration[0] + 0.5;
+    const double bound = 0.2 / (0.3 * limits.velocity[0]) * 2 + 6 * limits.velocity[0] / limits.acceleration[0] +
+                         6 * limits.acceleration[0] / limits.jerk[0] + 0.5;
     for (double t = h; t < bound; t += h) {
       target[0] = 0.2 + speed * t;
       filter.step(target, out);
@@ -201,17 +215,6 @@ TEST(a_limited_joint_catches_up_with_a_moving_target) {
     CHECK(reached);
     CHECK_NEAR(out[0], target[0], 1e-9);
   }
-}
-
-TEST(stopping_velocity_is_exact) {
-  for (int round = 0; round < 2000; ++round) {
-    const double a = std::pow(10.0, uniform(-1, 3)), h = 1.0 / integer(50, 2000), room = std::pow(10.0, uniform(-9, 2));
-    const double v = stopping_velocity(room, a, h);
-    double travelled = 0;
-    for (double speed = v; speed > 0; speed -= a * h) travelled += speed * h;
-    CHECK_NEAR(travelled, room, 1e-9 * room + 1e-12);
-  }
-  CHECK(stopping_velocity(0.0, 10.0, 0.001) == 0.0);
 }
 
 TEST(hold_stands_in_bounded_time_and_stays) {
@@ -224,7 +227,9 @@ TEST(hold_stands_in_bounded_time_and_stays) {
     Watch watch(limits, h, start);
     std::vector<double> out(4);
     double bound = 0;
-    for (int j = 0; j < 4; ++j) bound = std::max(bound, limits.velocity[j] / (braking * limits.acceleration[j]));
+    for (int j = 0; j < 4; ++j)
+      bound = std::max(bound, limits.velocity[j] / (braking * limits.acceleration[j]) +
+                                  3 * limits.acceleration[j] / std::min(limits.jerk[j], limits.acceleration[j] / h));
     for (int k = integer(1, 500); k > 0; --k) {
       filter.step(random_pose(limits), out);
       watch.see(out);
@@ -392,6 +397,52 @@ TEST(first_step_catches_zeros_and_relative_targets) {
   CHECK(strict.admit(good_chunk(limits, near), now, home) == Reason::first_step);
 }
 
+TEST(soft_margin_lets_back_but_not_on) {
+  JointLimits limits = random_limits(1);
+  limits.position_min[0] = -1, limits.position_max[0] = 1;
+  SafetyFilter filter(limits, {.period = 0.002, .soft_margin = 0.1});
+  std::vector<double> out(1);
+  CHECK(filter.seed(std::vector<double>{0.95}));
+  for (int k = 0; k < 20000; ++k) filter.step(std::vector<double>{1.0}, out);
+  CHECK(out[0] == 0.95 && filter.count_of(Reason::position) > 0);
+  for (int k = 0; k < 20000; ++k) filter.step(std::vector<double>{0.5}, out);
+  CHECK(out[0] == 0.5);
+  for (int k = 0; k < 20000; ++k) filter.step(std::vector<double>{1.0}, out);
+  CHECK(out[0] == 0.9);
+  CHECK_THROWS(SafetyFilter(limits, {.soft_margin = 1.0}), ConfigError, "soft_margin");
+}
+
+/// A fence at the diagonal of the first two joints.
+struct Fence : Workspace {
+  bool allows(std::span<const double> q) const noexcept override { return q[0] + q[1] <= 0.5; }
+};
+
+TEST(a_forbidden_pose_is_never_commanded) {
+  for (int round = 0; round < 20; ++round) {
+    JointLimits limits = random_limits(2);
+    limits.position_min = {-1, -1}, limits.position_max = {1, 1};
+    limits.velocity = {1, 1}, limits.acceleration = {20, 20}, limits.jerk = {1000, 1000};
+    SafetyFilter filter(limits, {.period = 0.005, .workspace = std::make_shared<Fence>(), .hold_braking = 0.3});
+    const std::vector<double> start{-0.3, 0.1};
+    CHECK(filter.seed(start));
+    Watch watch(limits, 0.005, start);
+    std::vector<double> out(2), target = start;
+    double worst = -1;
+    for (int k = 0; k < 5000; ++k) {
+      if (k % 50 == 0) target = {uniform(-1, 1), uniform(-1, 1)};
+      filter.step(k % 400 < 380 ? std::span<const double>(target) : std::span<const double>(), out);
+      watch.see(out);
+      worst = std::max(worst, out[0] + out[1]);
+    }
+    // joints that come to a stand at different times may cut a corner on the way; where they stand is allowed
+    CHECK(worst <= 0.5 + 0.02);
+    for (int k = 0; k < 2000; ++k) filter.step({}, out), watch.see(out);
+    CHECK(out[0] + out[1] <= 0.5 + 1e-12);
+    watch.check_all();
+    CHECK(filter.count_of(Reason::workspace) > 0);
+  }
+}
+
 TEST(limits_are_checked) {
   const auto broken = [](auto&& change) {
     JointLimits limits = random_limits(3);
@@ -408,6 +459,8 @@ TEST(limits_are_checked) {
   CHECK_THROWS(broken([](auto& l) { l.position_min[2] = -1e300; }), ConfigError, "at most 1e6");
   CHECK_THROWS(broken([](auto& l) { l.velocity[0] = 0; }), ConfigError, "velocity of joint 'joint0'");
   CHECK_THROWS(broken([](auto& l) { l.acceleration[0] = -1; }), ConfigError, "positive");
+  CHECK_THROWS(broken([](auto& l) { l.jerk[1] = 0; }), ConfigError, "jerk of joint 'joint1'");
+  CHECK_THROWS(broken([](auto& l) { l.jerk.pop_back(); }), ConfigError, "2 entries");
   CHECK_THROWS(broken([](auto& l) { l.velocity.pop_back(); }), ConfigError, "2 entries");
   CHECK_THROWS(broken([](auto& l) { l.names[1] = l.names[0]; }), ConfigError, "twice");
   CHECK_THROWS(SafetyFilter(random_limits(1), {.period = 0}), ConfigError, "period");

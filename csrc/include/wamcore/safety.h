@@ -27,8 +27,10 @@ enum class Reason : uint8_t {
   chunk_age,     // chunk: all its rows lie in the past
   first_step,    // chunk: its first row is too far from the measured joints (zeros? relative targets?)
   position,      // command: clamped, or braked ahead of a position limit
+  jerk,          // command: jerk-limited
   acceleration,  // command: acceleration-limited
   velocity,      // command: velocity-limited
+  workspace,     // command: the workspace forbids the pose, or the one where the robot would come to a stand
   hold,          // watchdog: nothing fresh, velocity decays
   stop,          // watchdog: nothing fresh for too long, brakes and ends the run
   estop,         // emergency stop is latched
@@ -47,6 +49,16 @@ inline constexpr int kPhases = static_cast<int>(Phase::estop) + 1;
 /// Name of a phase, as printed in statistics.
 WAMCORE_API const char* name(Phase phase) noexcept;
 
+/// Where the robot may be, for instance by self-collision or a fence. It is asked about the next pose and about the one
+/// where the joints would come to a stand; while they brake, each in its own time, they may cut a corner, so it wants a
+/// margin. It is asked on the servo thread: it allocates nothing, takes no lock and returns in microseconds.
+class WAMCORE_API Workspace {
+ public:
+  virtual ~Workspace();
+  /// May the joints be at `q` [dof] rad?
+  virtual bool allows(std::span<const double> q) const noexcept = 0;
+};
+
 struct SafetyOptions {
   double period = 0.002;                                         // s between steps
   int horizon = 0;                                               // rows of a chunk; 0 = any
@@ -55,10 +67,12 @@ struct SafetyOptions {
   double first_step_time = 0.4;        // s; a first row may be velocity limit times this away from the measured joint,
   std::vector<double> max_first_step;  // [dof] rad; unless it is given here
   double range_slack = 0.5;            // rad a row may lie outside the position limits before its chunk is refused
-  double hold_time = 0.5;              // s without a fresh target until holding turns into stopping
-  double hold_braking = 0.5;           // fraction of the acceleration limit used while holding
-  double standstill = 0.02;            // rad/s; a measured joint slower than this stands
-  double seed_slack = 0.005;           // rad a measured joint may lie outside its limits when the filter is seeded
+  double soft_margin = 0.0;            // rad that targets keep away from the position limits
+  std::shared_ptr<const Workspace> workspace;  // nullptr = everywhere within the limits
+  double hold_time = 0.5;                      // s without a fresh target until holding turns into stopping
+  double hold_braking = 0.5;                   // fraction of the acceleration limit used while holding
+  double standstill = 0.02;                    // rad/s; a measured joint slower than this stands
+  double seed_slack = 0.005;  // rad a measured joint may lie outside its limits when the filter is seeded
 };
 
 /// What happened in one step.
@@ -75,8 +89,8 @@ struct Moment {
   uint64_t since_ns = 0;  // observations before this time are void (start of the run, or its last reset), ns
 };
 
-/// The last word before the robot. Whatever comes in, what goes out is finite and within the position, velocity and
-/// acceleration limits, and can be braked to a stand inside the position limits.
+/// The last word before the robot. Whatever comes in, what goes out is finite and within the position, velocity,
+/// acceleration and jerk limits (as differences of successive commands), and can be braked to a stand inside them.
 /// This is NOT a certified safety function in the sense of ISO 10218 or ISO 13849: it guards against faults of a model,
 /// not of a machine. Emergency stop, safe torque off and speed monitoring stay in the robot's own controller.
 /// One thread steps it; vet, reject, estop and the counters may be used from any thread.
@@ -123,14 +137,19 @@ class WAMCORE_API SafetyFilter {
   void count(Reason reason) noexcept { counts_[static_cast<size_t>(reason)].fetch_add(1, std::memory_order_relaxed); }
   Reason objection(const ActionChunk& chunk) const noexcept;
   Reason freshness(const ActionChunk& chunk, const Moment& now) const noexcept;
-  Reason first_step(const ActionChunk& chunk, const Moment& now, std::span<const double> measured) const noexcept;
+  bool fits(const ActionChunk& chunk) const noexcept;
+  bool in_range(const ActionChunk& chunk) const noexcept;
+  bool begins_here(const ActionChunk& chunk, const Moment& now, std::span<const double> measured) const noexcept;
+  bool latched() const noexcept;
   Verdict follow_target(std::span<const double> target) noexcept;
-  Verdict slow_down(Phase phase, double fraction) noexcept;
+  Verdict slow_down(Phase phase) noexcept;
+  bool workspace_allows() noexcept;
   bool standing() const noexcept;
 
   JointLimits limits_;
   SafetyOptions options_;
-  std::unique_ptr<Joint[]> joints_;
+  std::unique_ptr<Joint[]> joints_, before_;  // [dof] and, for a motion that has to be taken back, their last state
+  std::vector<double> pose_;                  // [dof] rad, scratch
   Phase phase_ = Phase::unseeded;
   uint64_t starved_steps_ = 0;       // periods since the last fresh target
   uint64_t hold_steps_ = 0;          // how many of them are held before stopping
