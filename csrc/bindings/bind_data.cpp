@@ -59,6 +59,12 @@ ActionChunk make_chunk(const Doubles& q, double dt, const Observation* obs, int6
   return chunk;
 }
 
+Continuity continuity_named(const std::string& text) {
+  if (text == "guided") return Continuity::guided;
+  if (text == "trained") return Continuity::trained;
+  return Continuity::none;
+}
+
 /// A policy written in Python. It is called on the runner's inference thread, never on the servo thread.
 class PyPolicy final : public Policy, public py::trampoline_self_life_support {
  public:
@@ -74,6 +80,32 @@ class PyPolicy final : public Policy, public py::trampoline_self_life_support {
     } catch (const py::error_already_set& e) {  // translated here, where the interpreter lock is held
       throw RobotError("Policy.infer: " + words_of(e));
     }
+  }
+  void extend(const Observation& obs, const Continuation& plan, ActionChunk& out) override {
+    const py::gil_scoped_acquire gil;
+    try {
+      const py::object seen = py::cast(obs, py::return_value_policy::copy);
+      const auto rows = static_cast<py::ssize_t>(plan.rows), numbers = static_cast<py::ssize_t>(plan.q.size());
+      const py::array targets = to_array(plan.q, {rows, rows > 0 ? numbers / rows : 0});
+      const py::object chunk = method("extend")(seen, targets, plan.frozen);
+      if (!py::isinstance<ActionChunk>(chunk))
+        throw RobotError("Policy.extend: wanted an ActionChunk back, got " + type_of(chunk));
+      out = chunk.cast<const ActionChunk&>();
+    } catch (const py::error_already_set& e) {
+      throw RobotError("Policy.extend: " + words_of(e));
+    }
+  }
+  Continuity continuity() const noexcept override {
+    const py::gil_scoped_acquire gil;
+    try {
+      if (const py::function f = py::get_override(static_cast<const Policy*>(this), "continuity"))
+        return continuity_named(f().cast<std::string>());
+    } catch (py::error_already_set& e) {  // noexcept here: what it cannot say it cannot do
+      e.discard_as_unraisable("Policy.continuity");
+    } catch (const std::exception&) {
+      return Continuity::none;
+    }
+    return Policy::continuity();
   }
   double dt() const override { return call<double>("dt"); }
   int horizon() const override { return call<int>("horizon"); }
@@ -171,7 +203,8 @@ void bind_data(py::module_& m) {
   py::class_<Policy, PyPolicy, py::smart_holder>(
       m, "Policy",
       "Anything that turns an observation into a chunk; subclass it with infer, dt, horizon and dof.\n\n"
-      "A subclass may also define frame_offsets() -> list[int] and epoch() -> int.",
+      "A subclass may also define frame_offsets() -> list[int] and epoch() -> int, and, if it can continue a plan,\n"
+      "continuity() -> 'guided' or 'trained' and extend(obs, targets [rows, dof], frozen) -> ActionChunk.",
       py::release_gil_before_calling_cpp_dtor())
       .def(py::init<>())
       .def(

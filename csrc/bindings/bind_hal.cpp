@@ -42,17 +42,18 @@ void bind_hal_values(py::module_& m) {
       .value("soft_stop", StopKind::soft_stop)
       .value("cut", StopKind::cut);
   constexpr double inf = std::numeric_limits<double>::infinity();
-  py::class_<JointInfo>(m, "JointInfo", "One joint as its driver describes it; rad, rad/s, rad/s^2.")
-      .def(py::init([](std::string name, double low, double high, double velocity, double acceleration) {
-             return JointInfo{std::move(name), low, high, velocity, acceleration};
+  py::class_<JointInfo>(m, "JointInfo", "One joint as its driver describes it; rad, rad/s, rad/s^2, rad/s^3.")
+      .def(py::init([](std::string name, double low, double high, double velocity, double acceleration, double jerk) {
+             return JointInfo{std::move(name), low, high, velocity, acceleration, jerk};
            }),
            py::arg("name"), py::arg("position_min") = -inf, py::arg("position_max") = inf, py::arg("velocity") = inf,
-           py::arg("acceleration") = inf)
+           py::arg("acceleration") = inf, py::arg("jerk") = inf)
       .def_readwrite("name", &JointInfo::name)
       .def_readwrite("position_min", &JointInfo::position_min)
       .def_readwrite("position_max", &JointInfo::position_max)
       .def_readwrite("velocity", &JointInfo::velocity)
-      .def_readwrite("acceleration", &JointInfo::acceleration);
+      .def_readwrite("acceleration", &JointInfo::acceleration)
+      .def_readwrite("jerk", &JointInfo::jerk);
   py::class_<CameraInfo>(m, "CameraInfo", "One camera as its driver describes it; pixels, Hz (0 = on demand).")
       .def(py::init([](std::string name, int height, int width, double hz) {
              return CameraInfo{std::move(name), height, width, hz};

@@ -17,9 +17,13 @@ namespace wam::bindings {
 namespace {
 
 Execution execution(const std::string& text) {
-  if (text == "sync") return Execution::sync;
-  if (text == "async_blend") return Execution::async_blend;
-  throw ConfigError("Runner: mode wants 'sync' or 'async_blend', got '" + text + "'");
+  std::string all;
+  for (auto mode = Execution::automatic; mode <= Execution::temporal_ensemble;
+       mode = static_cast<Execution>(static_cast<int>(mode) + 1)) {
+    if (text == name(mode)) return mode;
+    all += std::string(all.empty() ? "'" : ", '") + name(mode) + "'";
+  }
+  throw ConfigError("Runner: mode wants one of " + all + ", got '" + text + "'");
 }
 
 Realtime realtime(const std::string& text) {
@@ -31,17 +35,20 @@ Realtime realtime(const std::string& text) {
 
 RunnerOptions runner_options(const py::dict& given) {
   RunnerOptions o;
-  std::string mode = "async_blend", wish = "ignore";
+  std::string mode = "automatic", wish = "ignore";
   py::dict safety;
   Keywords(given, "Runner")
       .take("control_hz", o.control_hz)
       .take("execute_horizon", o.execute_horizon)
       .take("blend_ticks", o.blend_ticks)
+      .take("ensemble_decay", o.ensemble_decay)
+      .take("cpu", o.cpu)
       .take("max_obs_age", o.max_obs_age)
       .take("max_chunk_age", o.max_chunk_age)
       .take("max_state_age", o.max_state_age)
       .take("command_validity", o.command_validity)
       .take("record", o.record)
+      .take("dump", o.dump)
       .take("priority", o.priority)
       .take("clock", o.clock)
       .take("parameters", o.hal.parameters)
@@ -74,6 +81,8 @@ py::dict to_dict(const RunnerStats& s) {
   d["chunks"] = s.chunks;
   d["refused_chunks"] = s.refused_chunks;
   d["late_chunks"] = s.late_chunks;
+  d["continued_chunks"] = s.continued_chunks;
+  d["mode"] = name(s.mode);
   d["skipped_rows"] = s.skipped_rows;
   d["stale_reads"] = s.stale_reads;
   d["stale_writes"] = s.stale_writes;
@@ -102,6 +111,7 @@ py::dict to_dict(const RunRecord& r) {
   d["phase"] = to_array(r.phase);
   d["reason"] = to_array(r.reason);
   d["chunk"] = to_array(r.chunk);
+  d["obs_age"] = to_array(r.obs_age);
   return d;
 }
 
@@ -213,12 +223,15 @@ void step_while(VirtualRunner& runner, Condition go) {
 
 constexpr const char* kOptions =
     "    control_hz: servo rate, Hz (200).\n"
-    "    mode: 'async_blend' (infer while moving) or 'sync' (stand still and infer).\n"
+    "    mode: 'sync' (stand still and infer), 'async_switch', 'blend', 'rtc_guided', 'rtc_trained',\n"
+    "        'temporal_ensemble', or 'automatic': rtc where the policy can, else blend; see docs/realtime.md.\n"
     "    execute_horizon: ticks between inference starts (0 = half a chunk).\n"
     "    blend_ticks: length of the seam between two chunks, in control ticks (2).\n"
+    "    ensemble_decay: temporal_ensemble's weights are exp(-decay i), oldest first (0.01).\n"
     "    max_obs_age, max_chunk_age: s (0 = as long as the chunk has rows).\n"
     "    max_state_age, command_validity: s (0.1).\n"
-    "    record: s of servo cycles to keep for record() (0).\n"
+    "    record: s of servo cycles to keep for record() (30).\n"
+    "    dump: folder that the record is written to at the end of the run ('' = nowhere); see read_record.\n"
     "    safety: dict of SafetyFilter options.\n"
     "    parameters: dict of strings for Hal.configure.\n"
     "    clock: a Clock (the machine's).\n";
@@ -231,7 +244,7 @@ void bind_threaded(py::module_& m) {
           "Args:\n    policy: a Session or another Policy.\n    hal: the robot driver.\n"
           "    limits: JointLimits.\n") +
       kOptions +
-      "    realtime: 'ignore', 'prefer' or 'enforce' SCHED_FIFO and locked memory; priority.\n\n"
+      "    realtime: 'ignore', 'prefer' or 'enforce' SCHED_FIFO and locked memory; priority; cpu (-1 = any core).\n\n"
       "Raises:\n    ConfigError: policy, limits and options do not fit.";
   py::class_<PyRunner, py::smart_holder>(m, "Runner", doc.c_str(), py::release_gil_before_calling_cpp_dtor())
       .def(py::init(&make_runner), py::arg("policy"), py::arg("hal"), py::arg("limits"))

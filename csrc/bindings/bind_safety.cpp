@@ -24,6 +24,7 @@ SafetyOptions safety_options(const py::dict& given) {
       .take("first_step_time", o.first_step_time)
       .take("max_first_step", o.max_first_step)
       .take("range_slack", o.range_slack)
+      .take("soft_margin", o.soft_margin)
       .take("hold_time", o.hold_time)
       .take("hold_braking", o.hold_braking)
       .take("standstill", o.standstill)
@@ -50,10 +51,13 @@ struct PySafetyFilter {
 };
 
 JointLimits make_limits(std::vector<std::string> names, const Doubles& low, const Doubles& high,
-                        const Doubles& velocity, const Doubles& acceleration) {
-  JointLimits limits{std::move(names), to_vector(low, "JointLimits: position_min"),
-                     to_vector(high, "JointLimits: position_max"), to_vector(velocity, "JointLimits: velocity"),
-                     to_vector(acceleration, "JointLimits: acceleration")};
+                        const Doubles& velocity, const Doubles& acceleration, const std::optional<Doubles>& jerk) {
+  JointLimits limits{std::move(names),
+                     to_vector(low, "JointLimits: position_min"),
+                     to_vector(high, "JointLimits: position_max"),
+                     to_vector(velocity, "JointLimits: velocity"),
+                     to_vector(acceleration, "JointLimits: acceleration"),
+                     jerk ? to_vector(*jerk, "JointLimits: jerk") : std::vector<double>{}};
   limits.validate();
   return limits;
 }
@@ -65,24 +69,34 @@ void bind_safety(py::module_& m) {
                           "What each joint may do.\n\n"
                           "Args:\n    names: [dof] joint names, in the robot's order.\n"
                           "    position_min, position_max: float64 [dof], rad.\n    velocity: float64 [dof], rad/s.\n"
-                          "    acceleration: float64 [dof], rad/s^2.\n\n"
+                          "    acceleration: float64 [dof], rad/s^2.\n"
+                          "    jerk: float64 [dof], rad/s^3; None: each acceleration limit over 20 ms.\n\n"
                           "Raises:\n    ConfigError: an entry is missing, not finite or contradictory.")
       .def(py::init(&make_limits), py::arg("names"), py::arg("position_min"), py::arg("position_max"),
-           py::arg("velocity"), py::arg("acceleration"))
+           py::arg("velocity"), py::arg("acceleration"), py::arg("jerk") = py::none())
       .def_property_readonly("dof", &JointLimits::dof)
       .def_readonly("names", &JointLimits::names)
       .def_property_readonly("position_min", [](const JointLimits& l) { return to_array(l.position_min); })
       .def_property_readonly("position_max", [](const JointLimits& l) { return to_array(l.position_max); })
       .def_property_readonly("velocity", [](const JointLimits& l) { return to_array(l.velocity); })
-      .def_property_readonly("acceleration", [](const JointLimits& l) { return to_array(l.acceleration); });
+      .def_property_readonly("acceleration", [](const JointLimits& l) { return to_array(l.acceleration); })
+      .def_property_readonly(
+          "jerk",
+          [](const JointLimits& l) {
+            std::vector<double> jerk;
+            for (int j = 0; j < l.dof(); ++j) jerk.push_back(l.jerk_of(j));
+            return to_array(jerk);
+          },
+          "float64 [dof], rad/s^3.");
 
   using Filter = PySafetyFilter;
-  py::class_<Filter>(m, "SafetyFilter",
-                     "The last word before the robot; not a certified safety function. A Runner has its own.\n\n"
-                     "Args:\n    limits: JointLimits.\n    options: period (s), horizon, dt (s), max_obs_age (s),\n"
-                     "        first_step_time (s), max_first_step ([dof] rad), range_slack (rad), hold_time (s),\n"
-                     "        hold_braking, standstill (rad/s), seed_slack (rad); see wamcore/safety.h.\n\n"
-                     "Raises:\n    ConfigError: limits or options are unusable.")
+  py::class_<Filter>(
+      m, "SafetyFilter",
+      "The last word before the robot; not a certified safety function. A Runner has its own.\n\n"
+      "Args:\n    limits: JointLimits.\n    options: period (s), horizon, dt (s), max_obs_age (s),\n"
+      "        first_step_time (s), max_first_step ([dof] rad), range_slack (rad), soft_margin (rad), hold_time (s),\n"
+      "        hold_braking, standstill (rad/s), seed_slack (rad); see wamcore/safety.h.\n\n"
+      "Raises:\n    ConfigError: limits or options are unusable.")
       .def(py::init([](JointLimits limits, const py::kwargs& options) {
              return std::make_unique<Filter>(std::move(limits), safety_options(options));
            }),

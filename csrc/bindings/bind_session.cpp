@@ -51,13 +51,20 @@ std::unique_ptr<Session> make_session(std::shared_ptr<const Model> model, std::o
                                       std::optional<bool> dynamic_skip, std::optional<bool> decoupled,
                                       std::optional<double> video_final_noise, std::optional<uint64_t> seed,
                                       int imagine, double stop_sigma, std::optional<std::vector<int>> frame_offsets,
-                                      bool fixed_noise) {
-  const SampleOptions options{steps,       guidance,
-                              shift,       solver,
-                              step_mask,   dynamic_skip,
-                              decoupled,   video_final_noise,
-                              seed,        {imagine, stop_sigma},
-                              fixed_noise, frame_offsets};
+                                      bool fixed_noise, std::optional<double> prefix_strength) {
+  const SampleOptions options{.steps = steps,
+                              .guidance = guidance,
+                              .shift = shift,
+                              .solver = solver,
+                              .step_mask = step_mask,
+                              .dynamic_skip = dynamic_skip,
+                              .decoupled = decoupled,
+                              .video_final_noise = video_final_noise,
+                              .seed = seed,
+                              .imagine = {imagine, stop_sigma},
+                              .fixed_noise = fixed_noise,
+                              .prefix_strength = prefix_strength,
+                              .frame_offsets = frame_offsets};
   const py::gil_scoped_release nogil;
   return std::make_unique<Session>(std::move(model), options);
 }
@@ -131,6 +138,7 @@ Raises:
            py::arg("step_mask") = py::none(), py::arg("dynamic_skip") = py::none(), py::arg("decoupled") = py::none(),
            py::arg("video_final_noise") = py::none(), py::arg("seed") = py::none(), py::arg("imagine") = -1,
            py::arg("stop_sigma") = 0.0, py::arg("frame_offsets") = py::none(), py::arg("fixed_noise") = false,
+           py::arg("prefix_strength") = py::none(),
            R"(Args (None: as the checkpoint says):
     steps: flow steps, 1 to 1000.
     guidance: of the video; 1 runs no unconditional branch.
@@ -143,6 +151,7 @@ Raises:
     imagine: leading latent frames that are denoised; -1 all, 0 none.
     stop_sigma: noise level at which the video stops.
     fixed_noise: the same noise for every chunk, as DreamZero's release has it.
+    prefix_strength: the most that extend()'s pull weighs; None: 5, or 10 from 10 flow steps on.
     frame_offsets: control ticks of an observation's frames, for another stride of replanning.
 Raises:
     ConfigError: an option is out of range.)")
@@ -162,6 +171,33 @@ Returns:
     ActionChunk; q float64 [horizon, dof] in rad (or the embodiment's unit).
 Raises:
     InputError, ShapeError: the session is as before.)")
+      .def(
+          "extend",
+          [](Session& s, const Observation& obs, const Doubles& targets, int frozen,
+             const std::optional<std::pair<py::object, py::object>>& noise) {
+            if (targets.ndim() != 2) throw ShapeError("Session.extend: targets wants [rows, dof]");
+            const Continuation plan{.rows = static_cast<int>(targets.shape(0)),
+                                    .frozen = frozen,
+                                    .q = {targets.data(), targets.data() + targets.size()}};
+            Noise given;
+            if (noise) given = {values(noise->first), values(noise->second)};
+            const py::gil_scoped_release nogil;
+            return s.extend(obs, plan, noise ? &given : nullptr);
+          },
+          py::arg("obs"), py::arg("targets"), py::arg("frozen"), py::arg("noise") = py::none(),
+          R"(As infer(), with the actions guided toward a plan while they are sampled.
+
+Args:
+    obs: Observation.
+    targets: the plan's absolute joint targets from the observation's tick on, float64 [rows, dof].
+    frozen: leading rows that will have been executed when the chunk is there.
+    noise: as for infer().
+Returns:
+    ActionChunk.
+Raises:
+    InputError, ShapeError: the session is as before.)")
+      .def(
+          "continuity", [](const Session&) { return "guided"; }, "How extend() continues a plan.")
       .def("reset", &Session::reset, "Forgets all frames; chunks made before are void.")
       .def(
           "predicted_latents", [](const Session& s) { return copy(s.predicted_latents()); },

@@ -92,6 +92,7 @@ JointLimits read_joints(const json::Node& node) {
     limits.position_max.push_back(f.need("position_max").number());
     limits.velocity.push_back(f.need("velocity_max").number());
     limits.acceleration.push_back(f.need("acceleration_max").number());
+    if (const auto jerk = f.find("jerk_max")) limits.jerk.push_back(jerk->number());
     f.finish();
   }
   if (limits.dof() > 0) limits.validate();

@@ -2,14 +2,36 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "wamcore/error.h"
 
 namespace wam {
+
+const char* name(Execution mode) noexcept {
+  static constexpr const char* names[] = {"automatic",  "sync",        "async_switch",     "blend",
+                                          "rtc_guided", "rtc_trained", "temporal_ensemble"};
+  const auto i = static_cast<size_t>(mode);
+  return i < std::size(names) ? names[i] : "unknown";
+}
+
 namespace {
 
 void want(bool condition, const std::string& what) {
   if (!condition) throw ConfigError("Runner: " + what);
+}
+
+Execution resolve(Execution wish, const Policy& policy) {
+  const Continuity can = policy.continuity();
+  if (wish == Execution::automatic)
+    return can == Continuity::trained  ? Execution::rtc_trained
+           : can == Continuity::guided ? Execution::rtc_guided
+                                       : Execution::blend;
+  want(wish != Execution::rtc_guided || can == Continuity::guided,
+       "mode rtc_guided wants a policy whose sampling can be guided; this one's cannot");
+  want(wish != Execution::rtc_trained || can == Continuity::trained,
+       "mode rtc_trained wants a policy that was trained with clean prefixes; this one was not");
+  return wish;
 }
 
 uint64_t to_ns(double seconds) { return static_cast<uint64_t>(std::llround(std::min(seconds, 1e9) * 1e9)); }
@@ -27,6 +49,7 @@ void check_options(const RunnerOptions& o, const Policy& policy) {
   want(o.max_state_age > 0.0 && o.max_state_age <= 10.0, "max_state_age wants a number in (0, 10] s");
   want(o.command_validity >= 1.0 / o.control_hz && o.command_validity <= 10.0,
        "command_validity wants at least one servo period and at most 10 s");
+  want(o.ensemble_decay >= 0.0 && o.ensemble_decay <= 100.0, "ensemble_decay wants 0 to 100");
   want(o.record >= 0.0 && o.record <= 3600.0, "record wants 0 to 3600 s");
 }
 
@@ -36,7 +59,7 @@ ServoOptions servo_options(const RunnerOptions& o, const Policy& policy) {
           .mode = o.mode,
           // a motion ends in its last row, so that the last row is where the next observation is taken at the latest
           .execute_horizon = std::min(o.execute_horizon, policy.horizon() - 1),
-          .blend_ns = static_cast<int64_t>(to_ns(o.blend_ticks * policy.dt())),
+          .blend_ns = o.mode == Execution::async_switch ? 0 : static_cast<int64_t>(to_ns(o.blend_ticks * policy.dt())),
           .max_chunk_age_ns = to_ns(o.max_chunk_age > 0.0 ? o.max_chunk_age : 1e9),
           .max_state_age_ns = to_ns(o.max_state_age),
           .command_validity_ns = to_ns(o.command_validity),
@@ -47,13 +70,18 @@ ServoOptions servo_options(const RunnerOptions& o, const Policy& policy) {
 }  // namespace
 
 Loop::Loop(std::shared_ptr<Policy> policy, std::shared_ptr<Hal> hal, JointLimits limits, RunnerOptions options)
-    : policy_(std::move(policy)), hal_(std::move(hal)), options_(std::move(options)) {
+    : policy_(std::move(policy)),
+      hal_(std::move(hal)),
+      options_(std::move(options)),
+      ensemble_(options_.ensemble_decay) {
   want(policy_ != nullptr && hal_ != nullptr, "wants a policy and a robot, got none");
   limits.validate();
   want(policy_->dof() == limits.dof(), "the policy commands " + std::to_string(policy_->dof()) +
                                            " joints, the limits are of " + std::to_string(limits.dof()));
   check_options(options_, *policy_);
+  options_.mode = resolve(options_.mode, *policy_);
   if (!options_.clock) options_.clock = std::make_shared<SystemClock>();
+  if (options_.execute_horizon == 0 && options_.mode == Execution::temporal_ensemble) options_.execute_horizon = 1;
   if (options_.execute_horizon == 0) options_.execute_horizon = std::max(1, policy_->horizon() / 2);
   if (options_.max_obs_age == 0.0)
     options_.max_obs_age = options_.mode == Execution::sync ? 10.0 : policy_->horizon() * policy_->dt();
@@ -84,6 +112,8 @@ void Loop::check_description(const Description& d) const {
     want(limits.velocity[j] <= joint.velocity * (1 + 1e-9), who + ": the velocity limit is above the robot's own");
     want(limits.acceleration[j] <= joint.acceleration * (1 + 1e-9),
          who + ": the acceleration limit is above the robot's own");
+    want(limits.jerk_of(static_cast<int>(j)) <= joint.jerk * (1 + 1e-9),
+         who + ": the jerk limit is above the robot's own");
   }
 }
 
@@ -113,6 +143,20 @@ void Loop::leave() {
 
 void Loop::close() noexcept { hal_->close(); }
 
+void Loop::dump(const std::string& why) const {
+  if (options_.dump.empty()) return;
+  std::error_code error;
+  std::filesystem::create_directories(options_.dump, error);
+  const std::string words = servo_->last_words();
+  const std::string file = "flight-" + std::to_string(options_.clock->now_ns()) + ".safetensors";
+  write_record(servo_->record(),
+               {!why.empty()    ? why
+                : words.empty() ? "asked to stop"
+                                : words,
+                filter_->limits()},
+               (std::filesystem::path(options_.dump) / file).string());
+}
+
 void Loop::check_ending() const {
   const std::string words = servo_->last_words();
   if (!words.empty()) throw RobotError("Runner: " + words);
@@ -131,7 +175,7 @@ bool Loop::observe(uint64_t now_ns) {
   if (!newest || tick > newest->tick || again) sampled = source_->sample(*hal_, tick, now_ns, view);
   const std::scoped_lock lock(mutex_);
   const bool news = sampled || seen_.paused != view.paused || seen_.decided != view.decided;
-  seen_ = {view.paused, view.decided};
+  seen_ = {view.paused, view.decided, view.executing};
   return news;
 }
 
@@ -176,6 +220,28 @@ void Loop::give_up_after_refusals() {
                    servo_->objections());
 }
 
+/// Fills plan_ with what the chunk in execution still has to say from `obs_tick` on; false if there is nothing to
+/// continue, because the robot stands or the mode does not ask for it.
+bool Loop::plan_to_continue(int64_t obs_tick) {
+  if (options_.mode != Execution::rtc_guided && options_.mode != Execution::rtc_trained) return false;
+  Seen seen;
+  {
+    const std::scoped_lock lock(mutex_);
+    seen = seen_;
+  }
+  if (seen.paused || seen.executing < 0) return false;
+  for (const ActionChunk& old : sent_) {
+    if (static_cast<int64_t>(old.sequence) != seen.executing || old.horizon == 0) continue;
+    const int64_t from = obs_tick - old.obs_tick;
+    if (from < 0 || from >= old.horizon) return false;
+    plan_.rows = old.horizon - static_cast<int>(from);
+    plan_.frozen = std::min(scheduler_->delay(), plan_.rows);
+    plan_.q.assign(old.q.begin() + static_cast<ptrdiff_t>(from) * old.dof, old.q.end());
+    return true;
+  }
+  return false;
+}
+
 Waypoints* Loop::infer() {
   const auto newest = source_->newest();
   scheduler_->started(newest->tick, newest->sample_ns);
@@ -187,7 +253,12 @@ Waypoints* Loop::infer() {
 
   SystemClock wall;
   const uint64_t begin = wall.now_ns();
-  policy_->infer(observation_, slot->chunk);
+  const bool continues = plan_to_continue(observation_.tick);
+  if (continues)
+    policy_->extend(observation_, plan_, slot->chunk);
+  else
+    policy_->infer(observation_, slot->chunk);
+  continued_.fetch_add(continues, std::memory_order_relaxed);
   inference_.add(static_cast<double>(wall.now_ns() - begin) * 1e-9);
   servo_->set_epoch(policy_->epoch());
 
@@ -202,13 +273,15 @@ Waypoints* Loop::infer() {
     spare_ = slot;
     return nullptr;
   }
+  if (options_.mode == Execution::temporal_ensemble) ensemble_.add(slot->chunk);
   slot->curvature.resize(slot->chunk.q.size());
   fit_spline(slot->chunk.q.data(), slot->chunk.horizon, slot->chunk.dof, slot->chunk.dt, slot->curvature.data());
   return slot;
 }
 
-void Loop::send(Waypoints* chunk, int ticks) noexcept {
+void Loop::send(Waypoints* chunk, int ticks) {
   scheduler_->finished(ticks);
+  sent_[sent_count_++ % sent_.size()] = chunk->chunk;
   queue_.send(chunk);
 }
 
@@ -222,6 +295,8 @@ RunnerStats Loop::stats() const {
   s.chunks = get(c.chunks);
   s.refused_chunks = refused();
   s.late_chunks = get(c.late_chunks);
+  s.continued_chunks = get(continued_);
+  s.mode = options_.mode;
   s.skipped_rows = get(c.skipped_rows);
   s.stale_reads = get(c.stale_reads);
   s.stale_writes = get(c.stale_writes);

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 
+#include "ensemble.h"
 #include "histogram.h"
 #include "observation_source.h"
 #include "scheduler.h"
@@ -27,6 +28,8 @@ class Loop {
   void leave();
   /// Closes the driver.
   void close() noexcept;
+  /// Writes the flight record if there is a folder for it. Throws ConfigError. Not while the servo runs.
+  void dump(const std::string& why) const;
   /// Throws RobotError if the run ended by itself. Not while the servo runs.
   void check_ending() const;
 
@@ -41,7 +44,7 @@ class Loop {
   /// Inference: one chunk from the newest observation; nullptr if it was refused. Throws what the policy throws.
   Waypoints* infer();
   /// Inference: hands the chunk of infer() to the servo; it took `ticks` control ticks.
-  void send(Waypoints* chunk, int ticks) noexcept;
+  void send(Waypoints* chunk, int ticks);
 
   const RunnerOptions& options() const noexcept { return options_; }
   Clock& clock() noexcept { return *options_.clock; }
@@ -59,6 +62,7 @@ class Loop {
   void check_description(const Description& description) const;
   uint64_t refused() const noexcept;
   void give_up_after_refusals();
+  bool plan_to_continue(int64_t obs_tick);
 
   std::shared_ptr<Policy> policy_;
   std::shared_ptr<Hal> hal_;
@@ -74,12 +78,18 @@ class Loop {
   struct Seen {
     bool paused = true;
     uint64_t decided = 0;
+    int64_t executing = -1;
   };
   mutable std::mutex mutex_;
   Seen seen_;
 
   // Inference only.
   Observation observation_;
+  std::array<ActionChunk, WaypointQueue::kSlots> sent_;  // a ring of what was sent last; one of them is in execution
+  size_t sent_count_ = 0;
+  Continuation plan_;
+  Ensemble ensemble_;
+  std::atomic<uint64_t> continued_{0};
   Waypoints* spare_ = nullptr;    // a borrowed slot whose chunk was refused
   uint64_t refused_before_ = 0;   // refusals when the last inference started
   uint64_t admitted_before_ = 0;  // and admissions

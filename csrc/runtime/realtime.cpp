@@ -11,7 +11,7 @@
 
 namespace wam {
 
-std::string enter_realtime(Realtime wish, int priority) {
+std::string enter_realtime(Realtime wish, int priority, int cpu) {
   if (wish == Realtime::ignore) return "not asked for";
   std::string granted, refused;
   const auto note = [](std::string& list, const std::string& what) { list += (list.empty() ? "" : ", ") + what; };
@@ -22,6 +22,14 @@ std::string enter_realtime(Realtime wish, int priority) {
     note(granted, "SCHED_FIFO " + std::to_string(priority));
   else
     note(refused, "SCHED_FIFO " + std::to_string(priority) + " refused: " + std::strerror(error));
+  if (cpu >= 0) {
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    if (cpu < CPU_SETSIZE) CPU_SET(static_cast<size_t>(cpu), &cores);
+    const int error = pthread_setaffinity_np(pthread_self(), sizeof cores, &cores);
+    note(error == 0 ? granted : refused,
+         "core " + std::to_string(cpu) + (error == 0 ? "" : std::string(" refused: ") + std::strerror(error)));
+  }
   if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0)
     note(granted, "memory locked");
   else

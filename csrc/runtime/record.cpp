@@ -16,6 +16,7 @@ RecordRing::RecordRing(int dof, size_t capacity) : capacity_(capacity) {
   ring_.phase.resize(capacity);
   ring_.reason.resize(capacity);
   ring_.chunk.resize(capacity);
+  ring_.obs_age.resize(capacity);
 }
 
 void RecordRing::append(const RecordRow& row) noexcept {
@@ -32,6 +33,7 @@ void RecordRing::append(const RecordRow& row) noexcept {
   ring_.phase[i] = static_cast<uint8_t>(row.phase);
   ring_.reason[i] = static_cast<uint8_t>(row.reason);
   ring_.chunk[i] = row.chunk;
+  ring_.obs_age[i] = row.obs_age;
 }
 
 RunRecord RecordRing::unroll() const {
@@ -50,6 +52,7 @@ RunRecord RecordRing::unroll() const {
   turn(out.phase, 1);
   turn(out.reason, 1);
   turn(out.chunk, 1);
+  turn(out.obs_age, 1);
   return out;
 }
 

@@ -17,7 +17,8 @@ struct RecordRow {
   std::span<const double> measured;   // [dof] rad
   Phase phase;
   Reason reason;
-  int64_t chunk;  // sequence number, -1 = none
+  int64_t chunk;   // sequence number, -1 = none
+  double obs_age;  // s; NaN = none
 };
 
 /// Keeps the last `capacity` servo cycles in memory that is allocated up front.

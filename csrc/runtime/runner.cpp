@@ -49,6 +49,15 @@ struct Runner::State {
     loop.servo().shut_down();
     changed.notify_all();
   }
+  std::string words_of_error() {
+    const std::scoped_lock lock(mutex);
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const std::exception& e) {
+      return e.what();
+    }
+    return {};
+  }
   void close() noexcept {
     if (opened.exchange(false)) loop.close();
   }
@@ -67,7 +76,7 @@ struct Runner::State {
 void Runner::State::run_servo() {
   bool go = true;
   try {
-    const std::string granted = enter_realtime(loop.options().realtime, loop.options().priority);
+    const std::string granted = enter_realtime(loop.options().realtime, loop.options().priority, loop.options().cpu);
     const std::scoped_lock lock(mutex);
     realtime = granted;
   } catch (...) {
@@ -88,6 +97,11 @@ void Runner::State::run_servo() {
   }
   try {
     loop.check_ending();
+  } catch (...) {
+    fail(std::current_exception());
+  }
+  try {
+    loop.dump(words_of_error());
   } catch (...) {
     fail(std::current_exception());
   }

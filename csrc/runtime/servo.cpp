@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "wamcore/error.h"
 
@@ -241,7 +242,9 @@ void Servo::account(bool fresh, uint64_t now_ns) noexcept {
                   .measured = q_,
                   .phase = verdict_.phase,
                   .reason = verdict_.reason,
-                  .chunk = current ? static_cast<int64_t>(current->chunk.sequence) : -1});
+                  .chunk = current ? static_cast<int64_t>(current->chunk.sequence) : -1,
+                  .obs_age = current ? static_cast<double>(now_ns - current->chunk.obs_ns) * 1e-9
+                                     : std::numeric_limits<double>::quiet_NaN()});
 }
 
 void Servo::show(uint64_t now_ns) noexcept {
@@ -250,6 +253,8 @@ void Servo::show(uint64_t now_ns) noexcept {
   view.origin_ns = timeline_.origin_ns();
   view.paused = timeline_.paused();
   view.decided = queue_.decided_count();
+  const Waypoints* current = interpolator_.current();
+  view.executing = current ? static_cast<int64_t>(current->chunk.sequence) : -1;
   view.state_ns = state_ns_;
   std::copy(q_.begin(), q_.end(), view.q.begin());
   view_.publish();

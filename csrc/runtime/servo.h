@@ -19,7 +19,7 @@ namespace wam {
 struct ServoOptions {
   uint64_t period_ns = 0;  // of the servo loop
   int64_t tick_ns = 0;     // of one control tick
-  Execution mode = Execution::async_blend;
+  Execution mode = Execution::blend;
   int execute_horizon = 0;           // ticks, sync mode: rows to run before waiting
   int64_t blend_ns = 0;              // length of a seam blend
   uint64_t max_chunk_age_ns = 0;     // since its observation
@@ -35,6 +35,7 @@ struct ServoView {
   int64_t origin_ns = 0;    // monotonic time of position 0, while it runs
   bool paused = true;       // the robot waits for a chunk
   uint64_t decided = 0;     // chunks admitted or refused so far
+  int64_t executing = -1;   // sequence number of the chunk in execution, -1 = none
   uint64_t state_ns = 0;    // monotonic time of q
   std::vector<double> q;    // [dof] rad, measured
 };

@@ -55,7 +55,7 @@ struct VirtualRunner::State {
     deliver(now_ns);
   }
   /// Brakes if need be, leaves and closes the robot, once. Returns what went wrong on the way out.
-  std::exception_ptr shut() noexcept {
+  std::exception_ptr shut(const std::string& why = {}) noexcept {
     if (!opened) return nullptr;
     opened = false;
     if (running) {
@@ -71,6 +71,11 @@ struct VirtualRunner::State {
       error = std::current_exception();
     }
     loop.close();
+    try {
+      loop.dump(why);
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
     return error;
   }
 };
@@ -115,8 +120,8 @@ bool VirtualRunner::step() {
     s.running = false;
     s.loop.check_ending();
     return false;
-  } catch (...) {
-    s.shut();
+  } catch (const std::exception& e) {
+    s.shut(e.what());
     throw;
   }
 }

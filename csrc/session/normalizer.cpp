@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "wamcore/error.h"
@@ -34,6 +35,15 @@ double denormalized(const ChannelGroup& g, size_t i, double x) {
   return x;
 }
 
+double renormalized(const ChannelGroup& g, size_t i, double x) {
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  const ChannelStatistics& s = g.statistics;
+  if (g.mode == "q99") return s.q01[i] == s.q99[i] ? kNone : 2.0 * (x - s.q01[i]) / (s.q99[i] - s.q01[i]) - 1.0;
+  if (g.mode == "min_max") return s.min[i] == s.max[i] ? kNone : 2.0 * (x - s.min[i]) / (s.max[i] - s.min[i]) - 1.0;
+  if (g.mode == "mean_std") return s.std[i] == 0.0 ? kNone : (x - s.mean[i]) / s.std[i];
+  return g.mode == "scale" ? kNone : x;
+}
+
 }  // namespace
 
 Normalizer::Normalizer(std::vector<ChannelGroup> groups) : groups_(std::move(groups)) {
@@ -45,7 +55,8 @@ void Normalizer::normalize(double* row) const {
     for (int i = 0; i < g.dim; ++i, ++row) *row = normalized(g, static_cast<size_t>(i), *row);
 }
 
-void Normalizer::denormalize(double* values, int rows) const {
+template <typename Map>
+void Normalizer::each(double* values, int rows, Map map) const {
   for (const ChannelGroup& g : groups_)
     if (g.per_horizon && rows > g.statistics.rows)
       throw ShapeError("Normalizer: '" + g.key + "' has statistics for " + std::to_string(g.statistics.rows) +
@@ -53,9 +64,13 @@ void Normalizer::denormalize(double* values, int rows) const {
   for (int row = 0; row < rows; ++row)
     for (const ChannelGroup& g : groups_) {
       const size_t first = g.per_horizon ? static_cast<size_t>(row) * static_cast<size_t>(g.dim) : 0;
-      for (int i = 0; i < g.dim; ++i, ++values) *values = denormalized(g, first + static_cast<size_t>(i), *values);
+      for (int i = 0; i < g.dim; ++i, ++values) *values = map(g, first + static_cast<size_t>(i), *values);
     }
 }
+
+void Normalizer::denormalize(double* values, int rows) const { each(values, rows, denormalized); }
+
+void Normalizer::renormalize(double* values, int rows) const { each(values, rows, renormalized); }
 
 void add_relative_state(const Embodiment& e, const double* state, double* q, int rows) {
   int column = 0;

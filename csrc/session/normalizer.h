@@ -18,8 +18,13 @@ class WAMCORE_API Normalizer {
   /// In place, [rows, dim], not clipped; with statistics for each step of the horizon, row i uses the i-th.
   /// Throws ShapeError when there are more rows than statistics.
   void denormalize(double* values, int rows) const;
+  /// The inverse of denormalize, in place, [rows, dim]; NaN where it has none, because a channel never varies.
+  void renormalize(double* values, int rows) const;
 
  private:
+  template <typename Map>
+  void each(double* values, int rows, Map map) const;
+
   std::vector<ChannelGroup> groups_;
   int dim_ = 0;
 };

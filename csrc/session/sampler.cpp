@@ -78,6 +78,7 @@ Sampler::Sampler(const SampleConfig& c, const Imagine& imagine, Denoiser& denois
       video_schedule_(video_schedule(c, imagine)),
       action_schedule_(schedule(c)),
       video_steps_(imagined_ > 0 ? moving_steps(video_schedule_) : 0),
+      multistep_(kind(c) == SolverKind::unipc),
       video_solver_(kind(c), first(video_schedule_.sigma, std::max(video_steps_, 1)), numel(latents(denoiser.model()))),
       action_solver_(kind(c), action_schedule_.sigma, numel(actions(denoiser.model()))),
       skipper_({c.step_mask, c.dynamic_skip}, numel(latents(denoiser.model()))),
@@ -87,6 +88,7 @@ Sampler::Sampler(const SampleConfig& c, const Imagine& imagine, Denoiser& denois
       unconditional_(latents(denoiser.model())),
       action_velocity_(actions(denoiser.model())),
       unused_action_(actions(denoiser.model())),
+      guided_action_(actions(denoiser.model())),
       timesteps_({frames_ + 1}) {
   steps_run_.reserve(static_cast<size_t>(c.steps));
 }
@@ -117,6 +119,17 @@ void Sampler::velocities(int step, int start, const float* y, const float* state
                                              .coefficient = {1.0 - guidance_, guidance_}});
 }
 
+// The actions' velocity of a step. The model's own stays as it is: a skipped step uses it again, from another point.
+const float* Sampler::action_velocity(int step, const PrefixGuidance* guidance) {
+  if (!guidance) return action_velocity_.data<float>();
+  const double sigma = action_schedule_.sigma[static_cast<size_t>(step)];
+  const double pull =
+      prefix_pull(sigma, action_schedule_.sigma[static_cast<size_t>(step) + 1], guidance->strength, multistep_);
+  guide_velocity(*guidance, sigma, pull, action(), action_velocity_.data<float>(), guided_action_.data<float>(),
+                 guided_action_.numel());
+  return guided_action_.data<float>();
+}
+
 // Frames that are not imagined stay the noise they were.
 void Sampler::hold_unimagined(const float* noise) {
   const int64_t channels = video_.dim(0), frame = video_.dim(2) * video_.dim(3);
@@ -126,7 +139,7 @@ void Sampler::hold_unimagined(const float* noise) {
 }
 
 void Sampler::run(int start, const float* y, const float* state, const float* video_noise, const float* action_noise,
-                  Tracer& trace) {
+                  Tracer& trace, const PrefixGuidance* guidance) {
   Ops& ops = denoiser_.model().backend().ops();
   std::copy_n(video_noise, video_.numel(), video());
   std::copy_n(action_noise, action_.numel(), action());
@@ -145,7 +158,7 @@ void Sampler::run(int start, const float* y, const float* state, const float* vi
       video_solver_.step(i, video(), velocity_.data<float>(), ops);
       if (imagined_ < frames_) hold_unimagined(video_noise);
     }
-    action_solver_.step(i, action(), action_velocity_.data<float>(), ops);
+    action_solver_.step(i, action(), action_velocity(i, guidance), ops);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/trace.h"
 #include "flow/denoiser.h"
+#include "flow/prefix_guidance.h"
 #include "flow/schedule.h"
 #include "flow/solver.h"
 #include "flow/step_skip.h"
@@ -20,9 +21,9 @@ class Sampler {
   Sampler(const SampleConfig& config, const Imagine& imagine, Denoiser& denoiser);
 
   /// Fills video() and action() from the given noise. `start` is the context frame of the block, y its conditioning
-  /// latents or nullptr, state [max_state_dim].
+  /// latents or nullptr, state [max_state_dim]. `guidance` pulls the actions toward a plan; nullptr = nothing does.
   void run(int start, const float* y, const float* state, const float* video_noise, const float* action_noise,
-           Tracer& trace);
+           Tracer& trace, const PrefixGuidance* guidance = nullptr);
 
   float* video() { return video_.data<float>(); }    // [channels, frames, height, width]
   float* action() { return action_.data<float>(); }  // [horizon, action_dim]
@@ -30,6 +31,7 @@ class Sampler {
 
  private:
   void velocities(int step, int start, const float* y, const float* state);
+  const float* action_velocity(int step, const PrefixGuidance* guidance);
   void hold_unimagined(const float* video_noise);
 
   Denoiser& denoiser_;
@@ -38,9 +40,10 @@ class Sampler {
   int imagined_;  // leading frames that are denoised
   FlowSchedule video_schedule_, action_schedule_;
   int video_steps_ = 0;  // steps that move the video
+  bool multistep_;       // the solvers work on predicted data
   Solver video_solver_, action_solver_;
   StepSkipper skipper_;
-  Tensor video_, action_, velocity_, unconditional_, action_velocity_, unused_action_, timesteps_;
+  Tensor video_, action_, velocity_, unconditional_, action_velocity_, unused_action_, guided_action_, timesteps_;
   std::vector<int> steps_run_;
 };
 

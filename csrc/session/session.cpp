@@ -44,6 +44,11 @@ class Session::State {
     state = Tensor({c.num_state_per_block, c.max_state_dim});
     noise_video = Tensor(model->latent_shape());
     noise_action = Tensor({c.num_action_per_block, c.action_dim});
+    plan_target = Tensor(noise_action.shape());
+    plan_weight = Tensor(noise_action.shape());
+    prefix_strength = options.prefix_strength.value_or(sample.steps < 10 ? 5.0 : 10.0);
+    if (!(prefix_strength >= 0.0 && prefix_strength <= 1e3))
+      throw ConfigError("SampleOptions: prefix_strength wants 0 to 1000");
     fixed_noise = options.fixed_noise;
     Shape shape = model->latent_shape();
     predicted = Tensor(shape);
@@ -52,7 +57,8 @@ class Session::State {
   }
 
   void set_tokens(const std::vector<int64_t>& ids, const std::vector<int64_t>& negative);
-  void infer(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out);
+  void infer(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out,
+             const Continuation* plan = nullptr);
   Tensor decode();
 
   std::shared_ptr<const DreamZeroModel> model;
@@ -69,6 +75,8 @@ class Session::State {
   uint64_t drawn = 0;           // chunks since the session was made or reset
   std::vector<int64_t> prompt;  // empty: none yet
   Tensor text, state, noise_video, noise_action, predicted, predicted_with_first;
+  Tensor plan_target, plan_weight;  // [horizon, action_dim of the model]
+  double prefix_strength = 0.0;
   std::vector<float> pixels;  // [frames, height, width, 3]
   std::vector<double> normalized;
   int observed = 0;  // leading frames of the last prediction
@@ -93,6 +101,7 @@ class Session::State {
   void check(const Observation& obs, const Noise* noise) const;
   void encode_text(int branch, const std::vector<int64_t>& ids);
   void draw_noise();
+  PrefixGuidance guide_to(const Continuation& plan, const Observation& obs);
   void finish(const Observation& obs, ActionChunk& out);
 };
 
@@ -145,8 +154,11 @@ void Session::State::check(const Observation& obs, const Noise* noise) const {
                      shape_string(noise_action.shape()));
 }
 
-void Session::State::infer(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out) {
+void Session::State::infer(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out,
+                           const Continuation* plan) {
   check(obs, noise);
+  PrefixGuidance guidance;
+  if (plan) guidance = guide_to(*plan, obs);
   const int frames = pipeline.check(obs);  // throws before anything changes
   if (const uint32_t now = epoch.load(); now != context_epoch) {
     context.forget();
@@ -177,12 +189,40 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
     if (!noise) draw_noise();
     sampler.run(context.start(), context.condition(), state.data<float>(),
                 noise ? noise->video.data() : noise_video.data<float>(),
-                noise ? noise->action.data() : noise_action.data<float>(), tracer);
+                noise ? noise->action.data() : noise_action.data<float>(), tracer, plan ? &guidance : nullptr);
   }
   context.advance();
   observed = restart ? 1 : 0;
   tracer.add(Counter::dit_forwards, denoiser.forwards() - before);
   finish(obs, out);
+}
+
+// The plan's absolute targets in the model's range: relative to the new state where the model's are, then scaled with
+// the statistics of the row they now fall on.
+PrefixGuidance Session::State::guide_to(const Continuation& plan, const Observation& obs) {
+  const int64_t dim = plan_target.dim(1);
+  const int dof = model->embodiment().action_dim(), horizon = static_cast<int>(plan_target.dim(0));
+  if (plan.rows < 0 || plan.frozen < 0 || plan.q.size() != static_cast<size_t>(plan.rows) * static_cast<size_t>(dof))
+    throw InputError("Session::extend: the plan wants " + std::to_string(dof) + " joints a row, got " +
+                     std::to_string(plan.q.size()) + " numbers for " + std::to_string(plan.rows) + " rows");
+  for (const double q : plan.q)
+    if (!std::isfinite(q)) throw InputError("Session::extend: a target of the plan is not finite");
+  const int rows = std::min(plan.rows, horizon);
+  std::vector<double> q(plan.q.begin(), plan.q.begin() + static_cast<ptrdiff_t>(rows) * dof), anchor = obs.state;
+  for (double& s : anchor) s = -s;
+  add_relative_state(model->embodiment(), anchor.data(), q.data(), rows);
+  actions.renormalize(q.data(), rows);
+  const std::vector<float> weights = prefix_weights(plan.frozen, rows, horizon);
+  std::fill_n(plan_target.data<float>(), plan_target.numel(), 0.0f);
+  std::fill_n(plan_weight.data<float>(), plan_weight.numel(), 0.0f);
+  for (int i = 0; i < rows; ++i)
+    for (int j = 0; j < dof; ++j) {
+      const double target = q[static_cast<size_t>(i * dof + j)];
+      if (std::isnan(target)) continue;  // a channel that never varies needs no guidance
+      plan_target.data<float>()[i * dim + j] = static_cast<float>(target);
+      plan_weight.data<float>()[i * dim + j] = weights[static_cast<size_t>(i)];
+    }
+  return {plan_target.data<float>(), plan_weight.data<float>(), prefix_strength};
 }
 
 // Fresh noise for every chunk: with the same noise each time a policy that hesitates once hesitates for good.
@@ -261,6 +301,15 @@ ActionChunk Session::infer(const Observation& obs, const Noise* noise, const flo
   state_->infer(obs, noise, latents, out);
   return out;
 }
+void Session::extend(const Observation& obs, const Continuation& plan, ActionChunk& out) {
+  state_->infer(obs, nullptr, nullptr, out, &plan);
+}
+ActionChunk Session::extend(const Observation& obs, const Continuation& plan, const Noise* noise) {
+  ActionChunk out;
+  state_->infer(obs, noise, nullptr, out, &plan);
+  return out;
+}
+Continuity Session::continuity() const noexcept { return Continuity::guided; }
 double Session::dt() const { return 1.0 / state_->model->embodiment().control_hz; }
 int Session::horizon() const { return state_->model->horizon(); }
 int Session::dof() const { return state_->model->embodiment().action_dim(); }

@@ -54,6 +54,7 @@ except ModuleNotFoundError as e:
 
 from . import hal
 from .loading import bundled, load
+from .record import FlightRecord, read_record
 
 __all__ = [
     "PHASES",
@@ -67,6 +68,7 @@ __all__ = [
     "DeviceError",
     "Embodiment",
     "Error",
+    "FlightRecord",
     "Hal",
     "HalConfig",
     "InputError",
@@ -94,4 +96,5 @@ __all__ = [
     "hal",
     "load",
     "observe",
+    "read_record",
 ]

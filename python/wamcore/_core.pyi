@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 __version__: str
 
 def cuda_status(gpu: int = 0) -> tuple[bool, str]: ...
+ExecutionMode = Literal[
+    "automatic", "sync", "async_switch", "blend", "rtc_guided", "rtc_trained", "temporal_ensemble"
+]
 
 class Error(RuntimeError): ...
 class ConfigError(Error): ...
@@ -124,6 +127,7 @@ class Session(Policy):
         imagine: int = -1,
         stop_sigma: float = 0.0,
         frame_offsets: Sequence[int] | None = None,
+        prefix_strength: float | None = None,
     ) -> None: ...
     def set_prompt(self, instruction: str) -> None: ...
     def set_prompt_tokens(self, ids: Sequence[int], negative: Sequence[int] = ...) -> None: ...
@@ -133,6 +137,8 @@ class Session(Policy):
         noise: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
         latents: NDArray[np.float32] | None = None,
     ) -> ActionChunk: ...
+    def extend(self, obs: Observation, targets: ArrayLike, frozen: int, noise: Any = None) -> ActionChunk: ...
+    def continuity(self) -> Literal["none", "guided", "trained"]: ...
     def reset(self) -> None: ...
     def predicted_latents(self) -> NDArray[np.float32]: ...
     def decode(self) -> NDArray[np.uint8]: ...
@@ -159,6 +165,7 @@ class JointLimits:
         position_max: ArrayLike,
         velocity: ArrayLike,
         acceleration: ArrayLike,
+        jerk: ArrayLike | None = None,
     ) -> None: ...
     @property
     def dof(self) -> int: ...
@@ -172,6 +179,8 @@ class JointLimits:
     def velocity(self) -> NDArray[np.float64]: ...
     @property
     def acceleration(self) -> NDArray[np.float64]: ...
+    @property
+    def jerk(self) -> NDArray[np.float64]: ...
 
 class SafetyFilter:
     def __init__(self, limits: JointLimits, **options: Any) -> None: ...
@@ -218,6 +227,7 @@ class JointInfo:
         position_max: float = ...,
         velocity: float = ...,
         acceleration: float = ...,
+        jerk: float = ...,
     ) -> None: ...
     name: str
     position_min: float
@@ -325,10 +335,13 @@ class Runner(_Runner):
         limits: JointLimits,
         *,
         control_hz: float = 200.0,
-        mode: Literal["async_blend", "sync"] = "async_blend",
+        mode: ExecutionMode = "automatic",
+        ensemble_decay: float = 0.01,
+        cpu: int = -1,
         execute_horizon: int = 0,
         blend_ticks: float = 2.0,
-        record: float = 0.0,
+        record: float = 30.0,
+        dump: str = "",
         realtime: Literal["ignore", "prefer", "enforce"] = "ignore",
         **options: Any,
     ) -> None: ...
@@ -344,10 +357,13 @@ class VirtualRunner(_Runner):
         delay_ticks: int | Sequence[int] = 1,
         *,
         control_hz: float = 200.0,
-        mode: Literal["async_blend", "sync"] = "async_blend",
+        mode: ExecutionMode = "automatic",
+        ensemble_decay: float = 0.01,
+        cpu: int = -1,
         execute_horizon: int = 0,
         blend_ticks: float = 2.0,
-        record: float = 0.0,
+        record: float = 30.0,
+        dump: str = "",
         **options: Any,
     ) -> None: ...
     def step(self) -> bool: ...

@@ -457,7 +457,7 @@ TEST(the_record_keeps_the_last_cycles) {
 }
 
 TEST(scheduler_remembers_a_hiccup_but_not_for_ever) {
-  ChunkScheduler scheduler(Execution::async_blend, 24, 12);
+  ChunkScheduler scheduler(Execution::blend, 24, 12);
   CHECK(scheduler.due(0, 1, true, false));
   scheduler.started(0, 1);
   CHECK(!scheduler.due(0, 1, true, false) && scheduler.due(0, 2, true, false));

@@ -119,7 +119,7 @@ struct ThreadedRun {
 }  // namespace
 
 TEST(threads_follow_the_plan_and_stop_in_order) {
-  for (const Execution mode : {Execution::async_blend, Execution::sync}) {
+  for (const Execution mode : {Execution::blend, Execution::sync}) {
     ThreadedRun run(sine_policy(64), {.mode = mode, .execute_horizon = 8}, robot(1));
     run.runner->start();
     drive(*run.clock, *run.runner, 8.0, 2, 5.0);

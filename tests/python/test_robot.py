@@ -329,7 +329,7 @@ def test_a_driver_that_measures_nonsense_is_heard(answer, text):
 def test_what_does_not_fit_is_refused():
     for options, text in [
         (dict(control_hz=1), "control_hz"),
-        (dict(mode="naive"), "'sync' or 'async_blend'"),
+        (dict(mode="naive"), "'rtc_guided'"),
         (dict(realtime="yes"), "'ignore', 'prefer' or 'enforce'"),
         (dict(blend=3), "unknown option 'blend'"),
         (dict(control_hz="fast"), "option 'control_hz' does not take a str"),

@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_numbers(touched, tmp_path):
 def test_what_is_reported(touched):
     _, report = touched
     assert report["model"]["family"] == "dreamzero" and len(report["model"]["sha256"]) == 64
-    assert report["loop"]["mode"] == "async_blend" and report["loop"]["delay_ticks"] == 2
+    assert report["loop"]["mode"] == "rtc_guided" and report["loop"]["delay_ticks"] == 2
     assert report["loop"]["clock"] == "virtual"
     assert [e["seed"] for e in report["episodes"]] == [3, 4]
     for e in report["episodes"]:

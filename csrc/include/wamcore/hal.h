@@ -27,6 +27,7 @@ struct JointInfo {
   double position_max = std::numeric_limits<double>::infinity();   // rad
   double velocity = std::numeric_limits<double>::infinity();       // rad/s
   double acceleration = std::numeric_limits<double>::infinity();   // rad/s^2
+  double jerk = std::numeric_limits<double>::infinity();           // rad/s^3
   uint32_t modes = 1;                                              // bit i set: Mode(i) is supported
 };
 

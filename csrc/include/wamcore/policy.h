@@ -9,6 +9,17 @@
 
 namespace wam {
 
+/// What is left of the motion in execution, for a chunk that shall continue it.
+struct Continuation {
+  int rows = 0;           // from the observation's tick on
+  int frozen = 0;         // the first of them, which will have been executed by the time the new chunk is there
+  std::vector<double> q;  // [rows, dof] rad, absolute joint targets
+};
+
+/// How a policy can continue a motion: not at all; by guiding its sampling toward it; by taking the frozen rows as a
+/// clean prefix, which it must have been trained for.
+enum class Continuity : uint8_t { none, guided, trained };
+
 /// Anything that turns an observation into a chunk: a Session, or a stand-in in tests. The runner knows only this.
 class WAMCORE_API Policy {
  public:
@@ -16,6 +27,10 @@ class WAMCORE_API Policy {
   /// Fills `out`, with the tick and time of `obs` in it. Called from one thread at a time; throws Error on bad input
   /// and leaves `out` unspecified.
   virtual void infer(const Observation& obs, ActionChunk& out) = 0;
+  /// How extend() continues a motion; `none` means that it is not called.
+  virtual Continuity continuity() const noexcept;
+  /// As infer(), continuing `plan`. The default throws.
+  virtual void extend(const Observation& obs, const Continuation& plan, ActionChunk& out);
   /// Seconds between the rows of a chunk.
   virtual double dt() const = 0;
   /// Rows of a chunk.

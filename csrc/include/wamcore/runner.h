@@ -15,9 +15,17 @@
 
 namespace wam {
 
-/// How chunks are executed. `sync`: run execute_horizon rows, stand still, infer, go on. `async_blend`: infer while the
-/// chunk before is executing, and blend from one to the next.
-enum class Execution : uint8_t { sync, async_blend };
+/// How chunks are executed.
+/// `sync`: run execute_horizon rows, stand still, infer, go on. In all others the robot moves on while it is inferred:
+/// `async_switch`: the newest chunk takes over with a jump; for comparison. `blend`: it takes over smoothly.
+/// `rtc_guided`: the new chunk is sampled so that it continues the old one, and blended. `rtc_trained`: the same with
+/// the rows that will have been executed as a clean prefix, for policies that were trained so. `temporal_ensemble`: an
+/// inference as often as possible, and the mean of all chunks. `automatic`: rtc_guided or rtc_trained if the policy
+/// can, else blend.
+enum class Execution : uint8_t { automatic, sync, async_switch, blend, rtc_guided, rtc_trained, temporal_ensemble };
+
+/// Name of a mode, as in Python and in statistics.
+WAMCORE_API const char* name(Execution mode) noexcept;
 
 /// Whether the servo thread asks for SCHED_FIFO and locked memory: no; yes, and says so if it is refused; yes, or
 /// throws.
@@ -25,16 +33,19 @@ enum class Realtime : uint8_t { ignore, prefer, enforce };
 
 struct RunnerOptions {
   double control_hz = 200.0;  // servo rate, Hz
-  Execution mode = Execution::async_blend;
+  Execution mode = Execution::automatic;
   int execute_horizon = 0;        // ticks between two inference starts; 0 = half a chunk
   double blend_ticks = 2.0;       // ticks over which a chunk takes over from the one before; 0 = a jump
+  double ensemble_decay = 0.01;   // temporal_ensemble: each newer chunk weighs exp(-decay) of the one before it
   double max_obs_age = 0.0;       // s at admission; 0 = the length of a chunk, or 10 s in sync mode
   double max_chunk_age = 0.0;     // s since its observation during execution; 0 = until its rows run out
   double max_state_age = 0.1;     // s without measured joints until the robot counts as blind
   double command_validity = 0.1;  // s after which the device must refuse a command
-  double record = 0.0;            // s of servo cycles to keep for Runner::record
+  double record = 30.0;           // s of servo cycles to keep: the flight recorder
+  std::string dump;               // folder that the record is written to at the end of a run; empty = nowhere
   Realtime realtime = Realtime::ignore;
   int priority = 80;             // of SCHED_FIFO
+  int cpu = -1;                  // the servo thread's core, if `realtime` is not ignore; -1 = any
   SafetyOptions safety;          // period, horizon, dt and max_obs_age are filled in by the runner
   HalConfig hal;                 // servo_hz is filled in by the runner
   std::shared_ptr<Clock> clock;  // nullptr = the machine's monotonic clock
@@ -50,23 +61,25 @@ struct Quantiles {
 
 /// What a run did so far.
 struct RunnerStats {
-  double seconds = 0.0;         // since start
-  uint64_t cycles = 0;          // of the servo loop
-  uint64_t overruns = 0;        // cycles that were skipped because one before came late
-  uint64_t ticks = 0;           // control ticks that have passed
-  uint64_t starved_ticks = 0;   // of them without a fresh command, after the first chunk
-  uint64_t chunks = 0;          // admitted
-  uint64_t refused_chunks = 0;  // refused by a safety stage
-  uint64_t late_chunks = 0;     // admitted after the chunk before had run out
-  uint64_t skipped_rows = 0;    // rows that were past when their chunk arrived
-  uint64_t stale_reads = 0;     // cycles without a new measurement
-  uint64_t stale_writes = 0;    // commands the driver did not take at once
-  Quantiles inference;          // s from the start of an inference to its chunk
-  Quantiles obs_age;            // s from observation to command, at every command that follows a chunk
-  Quantiles seam_gap;           // rad between the two chunks at a switch: what an unblended switch would jump
-  Quantiles seam_jump;          // rad by which the command moved more than the reference's velocity at a switch
+  double seconds = 0.0;           // since start
+  uint64_t cycles = 0;            // of the servo loop
+  uint64_t overruns = 0;          // cycles that were skipped because one before came late
+  uint64_t ticks = 0;             // control ticks that have passed
+  uint64_t starved_ticks = 0;     // of them without a fresh command, after the first chunk
+  uint64_t chunks = 0;            // admitted
+  uint64_t refused_chunks = 0;    // refused by a safety stage
+  uint64_t late_chunks = 0;       // admitted after the chunk before had run out
+  uint64_t continued_chunks = 0;  // sampled as the continuation of the one before
+  uint64_t skipped_rows = 0;      // rows that were past when their chunk arrived
+  uint64_t stale_reads = 0;       // cycles without a new measurement
+  uint64_t stale_writes = 0;      // commands the driver did not take at once
+  Quantiles inference;            // s from the start of an inference to its chunk
+  Quantiles obs_age;              // s from observation to command, at every command that follows a chunk
+  Quantiles seam_gap;             // rad between the two chunks at a switch: what an unblended switch would jump
+  Quantiles seam_jump;            // rad by which the command moved more than the reference's velocity at a switch
   std::array<uint64_t, 32> delay_ticks{};   // [i] chunks whose first executed row was i; the last counts all above
   std::array<uint64_t, kReasons> safety{};  // [Reason] chunks refused or cycles changed
+  Execution mode = Execution::automatic;    // what automatic came to
   Phase phase = Phase::unseeded;            // what the filter is doing
   std::string realtime;                     // what the servo thread got
 };
@@ -82,7 +95,20 @@ struct RunRecord {
   std::vector<uint8_t> phase;     // [n] Phase
   std::vector<uint8_t> reason;    // [n] Reason
   std::vector<int64_t> chunk;     // [n] sequence number of the chunk in execution, -1 = none
+  std::vector<double> obs_age;    // [n] s since that chunk's observation; NaN = none
 };
+
+/// What a record says about itself.
+struct RecordNotes {
+  std::string why;  // the run ended
+  JointLimits limits;
+};
+
+/// Writes a flight record as a safetensors file: the columns of RunRecord by their names, the limits as `*_max` and
+/// `position_min`, and as metadata `why`, `joints`, `phases` and `reasons` (the last three separated by commas, in the
+/// order of the numbers in the columns). `wamcore.read_record` reads it, `wamcore inspect` plots it. Throws
+/// ConfigError.
+WAMCORE_API void write_record(const RunRecord& record, const RecordNotes& notes, const std::string& path);
 
 /// Runs a policy on a robot: an inference thread, a thread that collects observations, and a servo thread whose every
 /// command passes the SafetyFilter. All times are absolute control ticks and monotonic ns; nothing is estimated.

@@ -31,7 +31,8 @@ struct SampleOptions {
   std::optional<double> video_final_noise;
   std::optional<uint64_t> seed;  // of the initial noise; a reset starts its sequence again
   Imagine imagine;
-  bool fixed_noise = false;  // the same noise for every chunk, as DreamZero's release has it
+  bool fixed_noise = false;               // the same noise for every chunk, as DreamZero's release has it
+  std::optional<double> prefix_strength;  // of extend()'s pull; unset: 5, or 10 from 10 flow steps on
   /// Control ticks of an observation's frames, when the robot replans at another stride than the checkpoint names.
   std::optional<std::vector<int>> frame_offsets;
 };
@@ -60,6 +61,11 @@ class WAMCORE_API Session : public Policy {
   /// it was before the call.
   void infer(const Observation& obs, ActionChunk& out) override;
   ActionChunk infer(const Observation& obs, const Noise* noise = nullptr, const float* latents = nullptr);
+  /// As infer(), with the actions guided toward `plan` while they are sampled: its rows are taken relative to the new
+  /// state where the model predicts relative actions. Throws InputError when rows are missing or not finite.
+  void extend(const Observation& obs, const Continuation& plan, ActionChunk& out) override;
+  ActionChunk extend(const Observation& obs, const Continuation& plan, const Noise* noise);
+  Continuity continuity() const noexcept override;
   double dt() const override;
   int horizon() const override;
   int dof() const override;

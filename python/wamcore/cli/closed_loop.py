@@ -23,7 +23,7 @@ LAST_LOOK = 0.6  # s for which the video stays on the outcome
 class Settings:
     """How to run; see `wamcore run --help`."""
 
-    sync: bool = False
+    mode: str = "automatic"  # how chunks are executed, as in Runner
     servo_hz: float = 200.0
     delay: int | None = None  # control ticks; None: as measured
     execute: int | None = None  # control ticks between two inferences; None: half a chunk
@@ -49,8 +49,17 @@ class Watched(Policy):
         self.imagined: list[tuple[float, np.ndarray]] = []  # of the newest chunk: (s after its observation, picture)
 
     def infer(self, obs: Observation) -> ActionChunk:
+        return self._timed(self.session.infer, obs)
+
+    def extend(self, obs: Observation, targets: np.ndarray, frozen: int) -> ActionChunk:
+        return self._timed(self.session.extend, obs, targets, frozen)
+
+    def continuity(self) -> str:
+        return self.session.continuity()
+
+    def _timed(self, infer: Callable[..., ActionChunk], *args) -> ActionChunk:
         began = time.perf_counter()
-        chunk = self.session.infer(obs)
+        chunk = infer(*args)
         self.seconds.append(time.perf_counter() - began)
         trace = self.session.trace
         self.stages.append(trace["stages"])
@@ -131,6 +140,7 @@ class ClosedLoop:
         self.policy = Watched(self.session)
         self.delay = settings.delay if settings.delay is not None else 0
         self.delay_source = "given"
+        self.mode = settings.mode  # what "automatic" came to, once an episode has run
 
     def show(self, film: Film) -> None:
         """From now on, pictures go into `film`; in virtual time only, where making them takes no time from the arm."""
@@ -163,7 +173,7 @@ class ClosedLoop:
         s = self.settings
         return {
             "control_hz": s.servo_hz,
-            "mode": "sync" if s.sync else "async_blend",
+            "mode": s.mode,
             "execute_horizon": self.execute,
             "record": max(TIME_LIMIT.values()) + 5.0,
         }
@@ -173,7 +183,7 @@ class ClosedLoop:
         limits = self.model.embodiment.limits
         if self.settings.realtime:
             return Runner(self.policy, self.hal, limits, **self.options())
-        delay = 0 if self.settings.sync else self.delay
+        delay = 0 if self.settings.mode == "sync" else self.delay
         return VirtualRunner(self.policy, self.hal, limits, delay_ticks=delay, **self.options())
 
     def run(self, episode: Episode, progress: Callable[[Episode, float], None], title: str) -> Episode:
@@ -205,6 +215,7 @@ class ClosedLoop:
             episode.outcome, episode.reason = "stopped", str(e)
         finally:
             stats = runner.stats  # before the stop, which counts as one
+            self.mode = stats["mode"]
             tick = runner.tick if self.film else 0
             runner.stop()
         for _ in range(round(LAST_LOOK / self.tick) if self.film else 0):

@@ -17,6 +17,7 @@ from . import machine
 from .tables import quantiles, stage_quantiles, table, wilson
 
 TASKS = ("touch", "push", "moving")
+MODES = ("automatic", "sync", "async_switch", "blend", "rtc_guided", "temporal_ensemble")
 ABOUT = """\
 The arm stands before three coloured blocks. The model sees one camera, the joints and an instruction, and answers with
 chunks: joint targets for the next ticks of the control rate. Tasks: touch a named block; push it to a named side;
@@ -43,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--episodes", type=int, default=4, metavar="N", help="of each task (default: 4)")
     add("--seed", type=int, default=0, help="of the first world; pushing adds 1000, moving 2000 (default: 0)")
     add("--steps", type=int, metavar="K", help="flow steps of a chunk (default: as the checkpoint says)")
-    add("--sync", action="store_true", help="the arm waits for each chunk instead of moving on meanwhile")
+    add("--mode", choices=MODES, default="automatic", help="how chunks are executed (default: rtc_guided)")
+    add("--sync", action="store_const", dest="mode", const="sync", help="short for --mode sync: the arm waits")
     add("--realtime", action="store_true", help="on the machine's clock instead of in virtual time; writes no video")
     add("--delay", type=int, metavar="TICKS", help="ticks an inference takes in virtual time (default: measured first)")
     add("--execute", type=int, metavar="TICKS", help="ticks from one inference to the next (default: half a chunk)")
@@ -100,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     folder = args.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
     model = load(args.model, device=args.device, threads=args.threads)
     check_robot(model)
-    settings = Settings(args.sync, args.control_hz, args.delay, args.execute, args.steps, args.realtime)
+    settings = Settings(args.mode, args.control_hz, args.delay, args.execute, args.steps, args.realtime)
     loop = ClosedLoop(model, settings)
     folder.mkdir(parents=True, exist_ok=True)
     film = None if args.no_video or args.realtime else open_film(folder, model.embodiment.control_hz)
@@ -108,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         loop.show(film)
     began = time.perf_counter()
     try:
-        if args.delay is None and not args.sync and not args.realtime:
+        if args.delay is None and args.mode != "sync" and not args.realtime:
             loop.measure_delay()
         print(headline(args, model, loop), flush=True)
         episodes = play(args, loop)
@@ -165,9 +167,9 @@ def headline(args: argparse.Namespace, model, loop) -> str:
     config = json.loads((find(args.model) / "config.json").read_text())["action_head_cfg"]["config"]
     tick_ms, steps = 1e3 / model.embodiment.control_hz, args.steps or config["num_inference_steps"]
     ticks = f"{loop.delay} tick{'s' if loop.delay != 1 else ''} of {tick_ms:.0f} ms, {loop.delay_source}"
-    how = "the arm waits for each chunk" if args.sync else "the arm moves on while the next chunk is computed"
+    how = "the arm waits for each chunk" if args.mode == "sync" else "the arm moves on while the next chunk is computed"
     clock = "real time" if args.realtime else "virtual time"
-    pace = "" if args.sync or args.realtime else f" ({ticks})"
+    pace = "" if args.mode == "sync" or args.realtime else f" ({ticks})"
     return (
         f"{args.model}: {model.family}, {model.parameters / 1e6:.1f} M parameters on {model.device} with "
         f"{model.threads} threads, {steps} flow steps\n"
@@ -218,9 +220,9 @@ def summarise(args: argparse.Namespace, model, loop, episodes: list, wall: float
         "loop": {
             "control_hz": model.embodiment.control_hz,
             "servo_hz": args.control_hz,
-            "mode": "sync" if args.sync else "async_blend",
-            "delay_ticks": None if args.realtime else 0 if args.sync else loop.delay,
-            "delay_source": "none" if args.sync or args.realtime else loop.delay_source,
+            "mode": loop.mode,
+            "delay_ticks": None if args.realtime else 0 if loop.mode == "sync" else loop.delay,
+            "delay_source": "none" if loop.mode == "sync" or args.realtime else loop.delay_source,
             "execute_ticks": loop.execute,
             "frame_offsets": list(loop.session.frame_offsets()),
             "clock": "real" if args.realtime else "virtual",

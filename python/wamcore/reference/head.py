@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from . import schedule
+from . import rtc, schedule
 from .preprocess import model_pixels
 from .taps import note
 
@@ -62,7 +62,7 @@ class ReferenceHead:
         self.cache = self.image = self.ys = None
 
     @torch.no_grad()
-    def infer(self, images, text, negative, state, noise, latent_video=None, trace=None):
+    def infer(self, images, text, negative, state, noise, latent_video=None, trace=None, plan=None):
         """One call: the next block of video latents and actions.
 
         Args:
@@ -73,6 +73,8 @@ class ReferenceHead:
             noise: (video [1, C, num_frame_per_block, h, w], action [1, num_action_per_block, action_dim]).
             latent_video: float [1, C, frames, h, w], taken in place of the encoded pictures unless this call resets.
             trace: optional dict that receives intermediate values.
+            plan: (target [horizon, action_dim] normalised, mask of the same shape, strength) that the actions are
+                guided toward; None for none.
 
         Raises:
             ValueError: a number of pictures that makes no block.
@@ -92,7 +94,7 @@ class ReferenceHead:
         still = torch.zeros(1, observed.shape[2], device=observed.device)
         _, _, self.cache = self.forward(observed, still, at)
         first_frame = self.start
-        future, action, steps = self.denoise(noise, state, trace)
+        future, action, steps = self.denoise(noise, state, trace, plan)
         self.start += self.block
         future = torch.cat([observed, future], 2) if reset else future
         return Chunk(future, action, reset, at, first_frame, steps)
@@ -150,7 +152,7 @@ class ReferenceHead:
         )
         return self.dit(x, t, self.context, image, self.cache, start, y, *registers)
 
-    def denoise(self, noise, state, trace):
+    def denoise(self, noise, state, trace, plan=None):
         """Walk both modalities from noise to the next block; returns video, action and the steps that ran."""
         o, (x, a) = self.options, noise
         table, solver = SOLVERS[o["solver"]]
@@ -175,6 +177,14 @@ class ReferenceHead:
                     velocity = uncond + o["cfg_scale"] * (velocity - uncond)
                 skip.ran(velocity)
                 steps.append(i)
-            x, a = solver_v.step(i, x, velocity), solver_a.step(i, a, velocity_a)
+            guided = velocity_a if plan is None else self.guided(a, velocity_a, sigmas_a, i, plan)
+            x, a = solver_v.step(i, x, velocity), solver_a.step(i, a, guided)
             note(trace, f"sample{i}", (x, a))
         return x, a, steps
+
+    def guided(self, action, velocity, sigmas, i, plan):
+        """The velocity of step i with the pull toward a plan."""
+        target, mask, strength = plan
+        sigma, following = float(sigmas[i]), float(sigmas[i + 1])
+        weight = rtc.pull(sigma, following, strength, self.options["solver"] == "unipc")
+        return rtc.guide(action, velocity, sigma, weight, target, mask)
