@@ -66,6 +66,7 @@ py::dict to_dict(const Quantiles& q) {
   py::dict d;
   d["p50"] = q.p50;
   d["p99"] = q.p99;
+  d["p999"] = q.p999;
   d["max"] = q.max;
   d["count"] = q.count;
   return d;
@@ -87,6 +88,7 @@ py::dict to_dict(const RunnerStats& s) {
   d["stale_reads"] = s.stale_reads;
   d["stale_writes"] = s.stale_writes;
   d["inference"] = to_dict(s.inference);
+  d["cycle"] = to_dict(s.cycle);
   d["obs_age"] = to_dict(s.obs_age);
   d["seam_gap"] = to_dict(s.seam_gap);
   d["seam_jump"] = to_dict(s.seam_jump);
@@ -112,6 +114,7 @@ py::dict to_dict(const RunRecord& r) {
   d["reason"] = to_array(r.reason);
   d["chunk"] = to_array(r.chunk);
   d["obs_age"] = to_array(r.obs_age);
+  d["seam"] = to_array(r.seam);
   return d;
 }
 

@@ -17,7 +17,7 @@ std::vector<float> prefix_weights(int frozen, int rows, int horizon) {
 
 double prefix_pull(double sigma, double next, double strength, bool multistep) {
   const double t = 1.0 - sigma;
-  const double whole = multistep ? 1.0 / sigma : 1.0 / (sigma - next);
+  const double whole = multistep || next == 0.0 ? 1.0 / sigma : strength;
   const double formula = t > 0.0 ? (t * t + sigma * sigma) / (t * sigma) : strength;
   return std::min({strength, formula, whole});
 }

@@ -20,8 +20,8 @@ struct PrefixGuidance {
 };
 
 /// The pull's weight at noise level `sigma` when the step ends at `next`: min(strength, (1 - t) / (t r^2)) in the
-/// paper's time t = 1 - sigma, and never more than what takes away the whole error. `multistep`: the solver works on
-/// predicted data, which must not be moved beyond the target; else the step itself must not go beyond.
+/// paper's time t = 1 - sigma. Where nothing later can correct it, never more than what takes away the whole error: in
+/// the last step, and in every step if the solver is `multistep`, which works on the predicted data.
 WAMCORE_API double prefix_pull(double sigma, double next, double strength, bool multistep);
 
 /// out = velocity - pull * (target - x1) * weight with x1 = x - sigma * velocity, the data predicted from x; [size].

@@ -24,6 +24,7 @@ class Histogram {
     for (const auto& bin : bins_) q.count += bin.load(std::memory_order_relaxed);
     q.p50 = at(0.50, q.count);
     q.p99 = at(0.99, q.count);
+    q.p999 = at(0.999, q.count);
     q.max = max_.load(std::memory_order_relaxed);
     return q;
   }

@@ -301,6 +301,7 @@ RunnerStats Loop::stats() const {
   s.stale_reads = get(c.stale_reads);
   s.stale_writes = get(c.stale_writes);
   s.inference = inference_.quantiles();
+  s.cycle = c.cycle.quantiles();
   s.obs_age = c.obs_age.quantiles();
   s.seam_gap = c.seam_gap.quantiles();
   s.seam_jump = c.seam_jump.quantiles();

@@ -17,6 +17,7 @@ RecordRing::RecordRing(int dof, size_t capacity) : capacity_(capacity) {
   ring_.reason.resize(capacity);
   ring_.chunk.resize(capacity);
   ring_.obs_age.resize(capacity);
+  ring_.seam.resize(capacity);
 }
 
 void RecordRing::append(const RecordRow& row) noexcept {
@@ -34,6 +35,7 @@ void RecordRing::append(const RecordRow& row) noexcept {
   ring_.reason[i] = static_cast<uint8_t>(row.reason);
   ring_.chunk[i] = row.chunk;
   ring_.obs_age[i] = row.obs_age;
+  ring_.seam[i] = row.seam;
 }
 
 RunRecord RecordRing::unroll() const {
@@ -53,6 +55,7 @@ RunRecord RecordRing::unroll() const {
   turn(out.reason, 1);
   turn(out.chunk, 1);
   turn(out.obs_age, 1);
+  turn(out.seam, 1);
   return out;
 }
 

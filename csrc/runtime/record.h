@@ -19,6 +19,7 @@ struct RecordRow {
   Reason reason;
   int64_t chunk;   // sequence number, -1 = none
   double obs_age;  // s; NaN = none
+  double seam;     // rad between two chunks, in the cycle where one takes over
 };
 
 /// Keeps the last `capacity` servo cycles in memory that is allocated up front.

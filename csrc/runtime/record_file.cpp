@@ -77,6 +77,7 @@ void write_record(const RunRecord& r, const RecordNotes& notes, const std::strin
   w.add("reference", "F64", r.reference, dof);
   w.add("measured", "F64", r.measured, dof);
   w.add("obs_age", "F64", r.obs_age, 1);
+  w.add("seam", "F64", r.seam, 1);
   w.add("chunk", "I64", r.chunk, 1);
   w.add("position_min", "F64", notes.limits.position_min, 1);
   w.add("position_max", "F64", notes.limits.position_max, 1);

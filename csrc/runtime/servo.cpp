@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <limits>
 
+#include "wamcore/clock.h"
 #include "wamcore/error.h"
 
 namespace wam {
@@ -131,6 +132,7 @@ void Servo::switch_to(Waypoints* next, uint64_t now_ns) noexcept {
   const double gap = interpolator_.switch_to(next, position, options_.blend_ns, {from_q_, from_v_, from_a_});
   if (old) queue_.give_back(old);
   counters_.seam_gap.add(gap);
+  seam_ = gap;
   switched_ = true;
 }
 
@@ -192,6 +194,8 @@ bool Servo::cycle(uint64_t now_ns) noexcept {
   switched_ = false;
   read_joints(now_ns);
   if (ending_ != Ending::none) return false;
+  const SystemClock wall;
+  const uint64_t begin = wall.now_ns();
   handle_reset(now_ns);
   handle_epoch();
   take_chunks(now_ns);
@@ -204,7 +208,9 @@ bool Servo::cycle(uint64_t now_ns) noexcept {
   else
     verdict_ = filter_.step(fresh ? std::span<const double>(ref_q_) : std::span<const double>(), command_);
   on_reference_ = fresh && verdict_.phase == Phase::follow && verdict_.reason == Reason::none;
+  uint64_t spent = wall.now_ns() - begin;
   write_command(now_ns);
+  const uint64_t written = wall.now_ns();
   if (verdict_.phase == Phase::stopped)
     ending_ = asked_.load(std::memory_order_relaxed) ? Ending::asked : Ending::watchdog;
 
@@ -215,6 +221,8 @@ bool Servo::cycle(uint64_t now_ns) noexcept {
     timeline_.pause(position);
   show(now_ns);
   std::copy(command_.begin(), command_.end(), last_command_.begin());
+  spent += wall.now_ns() - written;
+  counters_.cycle.add(static_cast<double>(spent) * 1e-9);
   return ending_ == Ending::none;
 }
 
@@ -244,7 +252,8 @@ void Servo::account(bool fresh, uint64_t now_ns) noexcept {
                   .reason = verdict_.reason,
                   .chunk = current ? static_cast<int64_t>(current->chunk.sequence) : -1,
                   .obs_age = current ? static_cast<double>(now_ns - current->chunk.obs_ns) * 1e-9
-                                     : std::numeric_limits<double>::quiet_NaN()});
+                                     : std::numeric_limits<double>::quiet_NaN(),
+                  .seam = switched_ ? seam_ : 0.0});
 }
 
 void Servo::show(uint64_t now_ns) noexcept {

@@ -48,7 +48,7 @@ struct ServoCounters {
   std::atomic<uint64_t> cycles{0}, ticks{0}, starved_ticks{0}, chunks{0}, refused_chunks{0}, late_chunks{0},
       skipped_rows{0}, stale_reads{0}, stale_writes{0};
   std::array<std::atomic<uint64_t>, 32> delay_ticks{};
-  Histogram obs_age, seam_gap, seam_jump;
+  Histogram cycle, obs_age, seam_gap, seam_jump;
   std::atomic<Phase> phase{Phase::unseeded};
 };
 
@@ -119,6 +119,7 @@ class Servo {
   Verdict verdict_;
   bool on_reference_ = false;  // the last command was the reference itself
   bool switched_ = false;      // a chunk was taken up in this cycle
+  double seam_ = 0.0;          // rad between it and the one before
   bool executed_any_ = false;  // a chunk has been admitted
   int64_t last_position_ns_ = 0;
   uint64_t since_ns_ = 0;    // observations before it are void: the last reset

@@ -10,9 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 __version__: str
 
 def cuda_status(gpu: int = 0) -> tuple[bool, str]: ...
-ExecutionMode = Literal[
-    "automatic", "sync", "async_switch", "blend", "rtc_guided", "rtc_trained", "temporal_ensemble"
-]
+
+ExecutionMode = Literal["automatic", "sync", "async_switch", "blend", "rtc_guided", "rtc_trained", "temporal_ensemble"]
 
 class Error(RuntimeError): ...
 class ConfigError(Error): ...

@@ -12,7 +12,7 @@ from ._core import InputError
 
 FORMAT = "wamcore flight record 1"
 DTYPES = {"F64": np.float64, "U64": np.uint64, "I64": np.int64, "U8": np.uint8}
-COLUMNS = ("t_ns", "tick", "command", "reference", "measured", "obs_age", "chunk", "phase", "reason")
+COLUMNS = ("t_ns", "tick", "command", "reference", "measured", "obs_age", "seam", "chunk", "phase", "reason")
 LIMITS = ("position_min", "position_max", "velocity_max", "acceleration_max", "jerk_max")
 MAX_HEADER = 1 << 20  # bytes
 
@@ -28,6 +28,7 @@ class FlightRecord:
         tick: position on the time line, control ticks, float64 [n].
         command, reference, measured: rad, float64 [n, dof]; `reference` is before the safety filter, NaN for none.
         obs_age: s since the observation of the chunk in execution, float64 [n]; NaN for none.
+        seam: rad between two chunks in the cycle where one takes over, else 0, float64 [n].
         chunk: its sequence number, int64 [n]; -1 for none.
         phase, reason: names, str [n]; what the safety filter did and which stage was the first to change the command.
         limits: {position_min, position_max, velocity_max, acceleration_max, jerk_max: float64 [dof]}.
@@ -41,6 +42,7 @@ class FlightRecord:
     reference: np.ndarray
     measured: np.ndarray
     obs_age: np.ndarray
+    seam: np.ndarray
     chunk: np.ndarray
     phase: np.ndarray
     reason: np.ndarray

@@ -28,8 +28,8 @@ FOREIGN = {
     re.compile(r"^(pybind11|nanobind)/|^Python\.h$"): re.compile(r"^csrc/bindings/"),
     re.compile(r"^cuda|^cublas|^cutlass/|^cute/|^mma\.h$"): re.compile(r"^kernels/cuda/"),
     re.compile(r"^(torch|ATen|c10)/"): re.compile(r"(?!)"),
-    # the system's own interfaces stay out of public headers
-    re.compile(r"\.h$"): re.compile(r"^(csrc/(?!include/)|kernels/)"),
+    # the system's own interfaces stay out of public headers; the C interface of drivers is C
+    re.compile(r"\.h$"): re.compile(r"^(csrc/(?!include/)|csrc/include/wamcore/hal_abi\.h$|kernels/)"),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.M)
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}

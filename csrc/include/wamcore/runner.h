@@ -55,6 +55,7 @@ struct RunnerOptions {
 struct Quantiles {
   double p50 = 0.0;
   double p99 = 0.0;
+  double p999 = 0.0;
   double max = 0.0;
   uint64_t count = 0;
 };
@@ -74,6 +75,7 @@ struct RunnerStats {
   uint64_t stale_reads = 0;       // cycles without a new measurement
   uint64_t stale_writes = 0;      // commands the driver did not take at once
   Quantiles inference;            // s from the start of an inference to its chunk
+  Quantiles cycle;                // s of a servo cycle's own work, without the driver's
   Quantiles obs_age;              // s from observation to command, at every command that follows a chunk
   Quantiles seam_gap;             // rad between the two chunks at a switch: what an unblended switch would jump
   Quantiles seam_jump;            // rad by which the command moved more than the reference's velocity at a switch
@@ -96,6 +98,7 @@ struct RunRecord {
   std::vector<uint8_t> reason;    // [n] Reason
   std::vector<int64_t> chunk;     // [n] sequence number of the chunk in execution, -1 = none
   std::vector<double> obs_age;    // [n] s since that chunk's observation; NaN = none
+  std::vector<double> seam;       // [n] rad between the two chunks where one took over in this cycle, else 0
 };
 
 /// What a record says about itself.

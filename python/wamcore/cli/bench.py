@@ -15,7 +15,7 @@ import numpy as np
 
 from .._core import ConfigError, Observation, RobotError, Session
 from ..loading import find, load
-from . import machine
+from . import bench_runtime, machine
 from .tables import quantiles, stage_quantiles, table
 
 DEFINITION = (
@@ -30,7 +30,7 @@ WARM_UP = 10  # two contexts, so that every shape has been met; inferences that 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", nargs="?", default="tabletop", help="a bundled model's name or a checkpoint folder")
+    add("model", nargs="?", default="tabletop", help='a bundled model, a checkpoint folder, or "runtime": see below')
     add("-n", type=int, default=60, metavar="N", help="inferences to count (default: 60)")
     add("--steps", type=int, metavar="K", help="flow steps (default: as the checkpoint says)")
     add("--threads", type=int, default=0, help="to compute with, on both sides (default: all cores)")
@@ -38,9 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-reference", action="store_true", help="leave the PyTorch reference out")
     add("--compiled", action="store_true", help="also time the reference through torch.compile (compiles for minutes)")
     add("--json", type=Path, metavar="FILE", help="also write JSON")
+    bench_runtime.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.model == "runtime":
+        return bench_runtime.run(args)
     if not 1 <= args.n <= 100_000:
         raise ConfigError(f"-n: wanted 1 to 100000, got {args.n}")
     report = measure(args)

@@ -218,9 +218,10 @@ class ClosedLoop:
             self.mode = stats["mode"]
             tick = runner.tick if self.film else 0
             runner.stop()
+            self.stats, self.record = stats, runner.record()  # of the last episode
         for _ in range(round(LAST_LOOK / self.tick) if self.film else 0):
             self._film(episode, title, tick, episode.outcome)
-        self._account(episode, stats, runner.record())
+        self._account(episode, stats, self.record)
         return episode
 
     def _film(self, episode: Episode, title: str, tick: int, verdict: str = "") -> None:

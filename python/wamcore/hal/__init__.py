@@ -1,8 +1,9 @@
 """Robot drivers that come with the package. `MuJoCo` is imported on first use: it needs the extra `wamcore[sim]`."""
 
 from .._core import MockHal
+from .lerobot import LeRobot
 
-__all__ = ["MockHal", "MuJoCo"]
+__all__ = ["LeRobot", "MockHal", "MuJoCo"]
 
 
 def __getattr__(name: str):

@@ -28,7 +28,7 @@ def pull(sigma, following, strength, multistep):
     """Weight of the pull at noise level `sigma`, in a step to `following`; see csrc/flow/prefix_guidance.h."""
     t = 1 - sigma
     formula = (t * t + sigma * sigma) / (t * sigma) if t > 0 else strength
-    return min(strength, formula, 1 / sigma if multistep else 1 / (sigma - following))
+    return min(strength, formula, 1 / sigma if multistep or following == 0 else strength)
 
 
 def guide(x, velocity, sigma, weight, target, mask):

@@ -1,0 +1,56 @@
+// A driver from a shared library: the example is driven like any other, and what is no driver is refused.
+#include "check.h"
+#include "robot_fixture.h"
+#include "wamcore/hal_plugin.h"
+
+using namespace wam;
+using namespace fixture;
+
+namespace {
+
+JointLimits vendor_limits() {
+  JointLimits l = limits();
+  l.names = {"shoulder", "elbow"};
+  return l;
+}
+
+}  // namespace
+
+TEST(a_driver_in_a_library_is_driven) {
+  const auto hal = load_hal(WAMCORE_VENDOR_HAL, "vendor");
+  VirtualRunner runner(sine_policy(), hal, vendor_limits(), {.record = 60});
+  runner.start();
+  runner.run(6.0);
+  const RunRecord r = runner.record();
+  CHECK(runner.running() && runner.stats().chunks > 5);
+  CHECK(worst(r.command, vendor_limits(), 1.0 / 200, {0, 0}).within());
+  CHECK_NEAR(r.measured[r.measured.size() - 1], r.command[r.command.size() - 3], 1e-12);  // where it was told to be
+  runner.stop();
+}
+
+TEST(its_own_limits_and_errors_are_heard) {
+  JointLimits wide = vendor_limits();
+  wide.velocity = {4, 4};
+  VirtualRunner runner(sine_policy(), load_hal(WAMCORE_VENDOR_HAL), wide);
+  CHECK_THROWS(runner.start(), ConfigError, "velocity limit is above");
+  const auto hal = load_hal(WAMCORE_VENDOR_HAL);
+  CHECK_THROWS(hal->configure({.parameters = {{"baud", "9600"}}}), RobotError, "knows the parameter 'port' only");
+  CHECK_THROWS(hal->configure({.parameters = {{"port", "/dev/null"}}}), RobotError, "nobody answers");
+  CHECK(hal->configure({.parameters = {{"port", "/dev/ttyUSB0"}}}).joints[1].name == "elbow");
+  CHECK_THROWS(hal->activate(Mode::effort), RobotError, "activate");
+  hal->activate(Mode::position);
+  std::vector<double> q(kDof), dq(kDof), tau(kDof), three(3);
+  State state{.q = q, .dq = dq, .tau = tau}, wrong{.q = three, .dq = dq, .tau = tau};
+  CHECK(hal->read(state) == Status::ok && hal->read(wrong) == Status::fault);
+  CHECK(hal->write({.valid_until_ns = 1, .q = three}) == Status::fault);  // another number of joints
+  FrameView view;
+  CHECK(hal->frame(0, view) == Status::fault);
+}
+
+TEST(what_is_no_driver_is_refused) {
+  CHECK_THROWS(load_hal("/nowhere/libnothing.so"), RobotError, "/nowhere/libnothing.so");
+  CHECK_THROWS(load_hal(WAMCORE_VENDOR_HAL, "another"), RobotError, "no driver 'another'");
+  CHECK_THROWS(load_hal("libm.so.6"), RobotError, "exports no wamcore_hal_open");
+}
+
+CHECK_MAIN()
