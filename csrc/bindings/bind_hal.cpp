@@ -6,6 +6,7 @@
 #include "bind.h"
 #include "python_hal.h"
 #include "wamcore/clock.h"
+#include "wamcore/hal_plugin.h"
 #include "wamcore/mock_hal.h"
 #include "wamcore/observe.h"
 
@@ -229,6 +230,14 @@ void bind_hal(py::module_& m) {
         "One look at a configured or unconfigured robot: the newest frame of each camera and the measured joints.\n\n"
         "Args:\n    hal: the robot driver.\n    tick: control tick to write into the Observation.\n\n"
         "Raises:\n    RobotError: the joints or a camera could not be read.");
+  m.def("load_hal", &load_hal, py::arg("library"), py::arg("name") = "",
+        R"(Loads a robot driver from a shared library that speaks wamcore/hal_abi.h.
+
+Args:
+    library: path, or a name that the system's loader finds.
+    name: which of the library's drivers.
+Raises:
+    RobotError: no such library or driver, or it speaks another ABI.)");
 }
 
 }  // namespace wam::bindings

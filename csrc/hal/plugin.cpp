@@ -50,9 +50,7 @@ class PluginHal final : public Hal {
     dof_ = out.joints.size();
     return out;
   }
-  void activate(Mode mode) override {
-    check(driver_.activate(driver_.self, static_cast<int32_t>(mode)), "activate");
-  }
+  void activate(Mode mode) override { check(driver_.activate(driver_.self, static_cast<int32_t>(mode)), "activate"); }
   Status read(State& s) noexcept override {
     if (s.q.size() != dof_ || s.dq.size() != dof_ || s.tau.size() != dof_) return Status::fault;
     wamcore_hal_state state{.t_ns = s.t_ns, .q = s.q.data(), .dq = s.dq.data(), .tau = s.tau.data(), .fault_bits = 0};
@@ -111,8 +109,8 @@ std::shared_ptr<Hal> load_hal(const std::string& library, const std::string& nam
   wamcore_hal driver{};
   if (open(name.c_str(), &driver) != 0) throw refuse("has no driver '" + name + "'");
   if (driver.abi != WAMCORE_HAL_ABI || driver.size != sizeof(wamcore_hal))
-    throw refuse("speaks ABI " + std::to_string(driver.abi) + " (" + std::to_string(driver.size) +
-                 " bytes), wanted " + std::to_string(WAMCORE_HAL_ABI) + " (" + std::to_string(sizeof(wamcore_hal)) + ")");
+    throw refuse("speaks ABI " + std::to_string(driver.abi) + " (" + std::to_string(driver.size) + " bytes), wanted " +
+                 std::to_string(WAMCORE_HAL_ABI) + " (" + std::to_string(sizeof(wamcore_hal)) + ")");
   if (!driver.configure || !driver.activate || !driver.read || !driver.write || !driver.deactivate || !driver.stop ||
       !driver.close)
     throw refuse("a function is missing: configure, activate, read, write, deactivate, stop and close are all needed");

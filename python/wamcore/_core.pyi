@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __version__: str
 
+def load_hal(library: str, name: str = "") -> Hal: ...
 def cuda_status(gpu: int = 0) -> tuple[bool, str]: ...
 
 ExecutionMode = Literal["automatic", "sync", "async_switch", "blend", "rtc_guided", "rtc_trained", "temporal_ensemble"]

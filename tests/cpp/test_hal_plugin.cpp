@@ -8,6 +8,25 @@ using namespace fixture;
 
 namespace {
 
+/// Stands for a vendor's library.
+struct Bus {
+  void open(const std::string& name) { port = name; }
+  void enable() { enabled = true; }
+  bool angles(double* q, double* dq) noexcept {
+    std::copy(at, at + kDof, q);
+    std::fill(dq, dq + kDof, 0.0);
+    return true;
+  }
+  bool move(const double* q, uint64_t) noexcept { return std::copy(q, q + kDof, at), enabled; }
+  void disable() { enabled = false; }
+  void halt() noexcept {}
+  void close() noexcept { port.clear(); }
+  std::string port;
+  bool enabled = false;
+  double at[kDof] = {};
+};
+#include "../../examples/driver.h"
+
 JointLimits vendor_limits() {
   JointLimits l = limits();
   l.names = {"shoulder", "elbow"};
@@ -25,6 +44,15 @@ TEST(a_driver_in_a_library_is_driven) {
   CHECK(runner.running() && runner.stats().chunks > 5);
   CHECK(worst(r.command, vendor_limits(), 1.0 / 200, {0, 0}).within());
   CHECK_NEAR(r.measured[r.measured.size() - 1], r.command[r.command.size() - 3], 1e-12);  // where it was told to be
+  runner.stop();
+}
+
+TEST(the_driver_of_the_readme_drives) {
+  const auto hal = std::make_shared<Arm>();
+  VirtualRunner runner(sine_policy(), hal, vendor_limits(), {.hal = {.parameters = {{"port", "usb"}}}});
+  runner.start();
+  runner.run(3.0);
+  CHECK(runner.running() && runner.stats().chunks > 2);
   runner.stop();
 }
 

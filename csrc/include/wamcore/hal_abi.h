@@ -23,7 +23,7 @@ typedef enum {
 typedef struct {
   const char* name;
   double position_min, position_max, velocity, acceleration, jerk; /* infinite = not stated */
-  uint32_t modes;                                                  /* bit 0 position, 1 velocity, 2 effort, 3 impedance */
+  uint32_t modes; /* bit 0 position, 1 velocity, 2 effort, 3 impedance */
 } wamcore_hal_joint;
 
 typedef struct {
@@ -67,7 +67,7 @@ typedef struct {
   int (*configure)(void* self, double servo_hz, const char* const* keys, const char* const* values, int32_t parameters,
                    const wamcore_hal_description** out);
   int (*activate)(void* self, int32_t mode);
-  int (*read)(void* self, wamcore_hal_state* state);           /* on the servo thread: no allocation, no lock */
+  int (*read)(void* self, wamcore_hal_state* state);            /* on the servo thread: no allocation, no lock */
   int (*write)(void* self, const wamcore_hal_command* command); /* likewise */
   int (*deactivate)(void* self);
   void (*stop)(void* self, int32_t kind); /* 0 hold, 1 soft stop, 2 cut; from any thread */

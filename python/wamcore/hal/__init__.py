@@ -1,9 +1,10 @@
 """Robot drivers that come with the package. `MuJoCo` is imported on first use: it needs the extra `wamcore[sim]`."""
 
 from .._core import MockHal
+from .._core import load_hal as load
 from .lerobot import LeRobot
 
-__all__ = ["LeRobot", "MockHal", "MuJoCo"]
+__all__ = ["LeRobot", "MockHal", "MuJoCo", "load"]
 
 
 def __getattr__(name: str):
