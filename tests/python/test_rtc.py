@@ -9,9 +9,8 @@ from wamcore.loading import find
 
 torch = pytest.importorskip("torch")
 
-from wamcore.reference import rtc, schedule  # noqa: E402
+from wamcore.reference import rtc  # noqa: E402
 from wamcore.reference.checkpoint import load_checkpoint  # noqa: E402
-from wamcore.reference.head import SOLVERS  # noqa: E402
 from wamcore.reference.normalize import normalize  # noqa: E402
 
 ROWS, FROZEN = 11, 3
@@ -36,9 +35,7 @@ def noise_for(model, rng, dim):
 
 
 @pytest.mark.parametrize("solver", ["unipc", "euler"])
-def test_extend_is_the_reference_with_guidance(model, solver, monkeypatch):
-    # sessions walk one table of noise levels with either solver; the reference has one for each
-    monkeypatch.setitem(SOLVERS, "euler", (schedule.unipc_sigmas, schedule.Euler))
+def test_extend_is_the_reference_with_guidance(model, solver):
     rng = np.random.default_rng()
     head = load_checkpoint(find("tabletop"))
     head.options["solver"] = solver
