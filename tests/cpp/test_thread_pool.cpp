@@ -58,7 +58,10 @@ TEST(the_caller_needs_no_worker) {
   while (!held) std::this_thread::yield();
   ThreadPool other(2);
   int ran = 0;
-  for (int round = 0; round < 100; ++round) other.run([&](const Team& team) { ran += team.rank == 0; });
+  for (int round = 0; round < 100; ++round)
+    other.run([&](const Team& team) {
+      if (team.rank == 0) ++ran;
+    });
   CHECK(ran == 100);
   release = true;
   blocker.join();
@@ -73,7 +76,9 @@ TEST(an_exception_of_any_rank_reaches_the_caller) {
       }),
                    WeightError, "rank " + std::to_string(thrower));
       int ran = 0;
-      pool.run([&](const Team& team) { ran += team.rank == 0; });
+      pool.run([&](const Team& team) {
+        if (team.rank == 0) ++ran;
+      });
       CHECK(ran == 1);
     }
   }

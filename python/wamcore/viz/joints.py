@@ -68,7 +68,7 @@ def plot_joints(path: Path, names: list[str], traces: list[JointTrace]) -> None:
         Line2D([], [], color=MEASURED, linewidth=1.1, linestyle="--", label="measured"),
         Line2D([], [], color=SEAM, linewidth=1, label="seam: a chunk takes over"),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4 if columns > 1 else 2, frameon=False, fontsize=9)
     figure.align_ylabels(axes[:, 0])
     figure.savefig(path, dpi=110)
     plt.close(figure)
