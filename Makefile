@@ -25,7 +25,7 @@ CXX_FILES = $(shell git ls-files 'csrc/**.h' 'csrc/**.cpp' 'kernels/**.h' 'kerne
   'kernels/**.cu' 'tests/**.h' 'tests/**.cpp' \
   'examples/**.cpp')
 
-.PHONY: help demo test build-cpp sanitize lint format clean
+.PHONY: help demo test build-cpp sanitize cuda cuda-checked lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,6 +50,19 @@ sanitize: $(VENV)/.ready  ## the C++ tests under ASan and UBSan, the threaded on
 	$(SANITIZE) -B build/tsan -DWAMCORE_SANITIZE=thread
 	cmake --build build/tsan --target wamcore_threaded_tests
 	ctest --test-dir build/tsan --output-on-failure -L threads
+
+cuda: $(VENV)/.cuda  ## the CUDA plugin without a GPU: compile, simulate the kernels, check what the compiler made of them
+	$(BIN)/python scripts/budget.py $(CUDA_BUDGET) $(MAKE) cuda-checked
+
+# CPU seconds of two cores in 15 minutes. The same build folder as the tests', so that only CUDA is added to it.
+CUDA_BUDGET ?= 1800
+CUDA_ARCHS ?= 80;89;90
+cuda-checked:
+	cmake -S . -B $(BUILD) -G Ninja -DWAMCORE_BUILD_TESTS=ON -DWAMCORE_CUDA=ON -DWAMCORE_CUDA_REAL="$(CUDA_ARCHS)" \
+	  -DPython_EXECUTABLE=$(BIN)/python
+	cmake --build $(BUILD) --target wamcore_cuda wamcore_simt_tests test_cuda_probe test_cuda_math
+	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -R '^(simt|cuda)_'
+	$(BIN)/python scripts/cuda_resources.py $(BUILD)/csrc/libwamcore_cuda.so kernels/cuda/resources.json
 
 lint: $(VENV)/.lint  ## style of Python and C++
 	$(BIN)/ruff check .
@@ -85,6 +98,10 @@ $(VENV)/.test: $(VENV)/.torch $(SOURCES)
 	bash scripts/system_packages.sh render test
 	$(BIN)/python scripts/install.py sim,test
 	touch $(VENV)/.sim $@
+
+$(VENV)/.cuda: $(VENV)/.ready scripts/cuda_tools.sh
+	bash scripts/cuda_tools.sh $(VENV)
+	touch $@
 
 $(VENV)/.lint: $(VENV)/.ready
 	$(BIN)/python -m pip install $(LINTERS)

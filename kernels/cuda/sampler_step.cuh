@@ -40,8 +40,8 @@ template <int Threads>
 __global__ __launch_bounds__(Threads) void sampler_step_kernel(const __grid_constant__ SamplerStepParams p) {
   const int32_t step = *p.step;
   const SamplerModality& m = p.modality[blockIdx.y];
-  if (step < p.steps) {
-    const StepCoefficients k = m.count > 0 ? m.steps[step] : StepCoefficients{};
+  if (step < p.steps && m.count > 0) {
+    const StepCoefficients k = m.steps[step];
     for (int64_t i = int64_t{blockIdx.x} * Threads + threadIdx.x; i < m.count; i += int64_t{gridDim.x} * Threads)
       sampler_element(m, k, step, static_cast<int32_t>(i), p.executed);
   }
