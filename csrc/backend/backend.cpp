@@ -1,5 +1,6 @@
 #include "backend/backend.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "backend/cpu_backend.h"
@@ -22,7 +23,27 @@ int gpu_ordinal(const std::string& device) {
   return ordinal;
 }
 
+std::shared_ptr<float> host_floats(int64_t count) {
+  auto tensor = std::make_shared<Tensor>(Shape{count});
+  return {tensor, tensor->data<float>()};
+}
+
 }  // namespace
+
+std::shared_ptr<float> Backend::allocate_keys(int64_t rows, int64_t heads, int64_t head_dim) {
+  return host_floats(rows * heads * head_dim);
+}
+std::shared_ptr<float> Backend::allocate_workspace(int64_t floats) { return host_floats(floats); }
+
+void Backend::read_keys(const float* keys, RowRange range, int64_t heads, int64_t head_dim, float* to) {
+  const int64_t inner = heads * head_dim;
+  std::copy_n(keys + range.begin * inner, range.rows * inner, to);
+}
+
+void Backend::write_keys(float* keys, RowRange range, int64_t heads, int64_t head_dim, const float* from) {
+  const int64_t inner = heads * head_dim;
+  std::copy_n(from, range.rows * inner, keys + range.begin * inner);
+}
 
 std::string cpu_isa() try { return kernels::isa_name(kernels::isa()); } catch (const std::invalid_argument& e) {
   throw DeviceError(e.what());
@@ -36,9 +57,9 @@ std::shared_ptr<Backend> make_backend(const std::string& device, int threads) {
   if (device == "cpu-ops") return std::make_shared<CpuBackend>(threads, /*fused=*/false);
   if (const int ordinal = gpu_ordinal(device); ordinal >= 0) {
     const CudaState state = cuda_state(ordinal);
-    throw DeviceError("make_backend: device '" + device + "' cannot be used: " +
-                      (state.problem.empty() ? "the CUDA plugin of this version has kernels but runs no models yet."
-                                             : state.problem));
+    if (!state.problem.empty())
+      throw DeviceError("make_backend: device '" + device + "' cannot be used: " + state.problem);
+    return std::shared_ptr<Backend>(state.plugin->make(ordinal, threads));
   }
   throw DeviceError("make_backend: device must be auto, cpu, cpu-ops, cuda or cuda:N, got '" + device + "'");
 }

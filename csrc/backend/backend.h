@@ -22,7 +22,7 @@ struct RowRange {
 
 /// One guidance branch's memory as a program sees it: where to read, where to write.
 struct MemoryView {
-  std::span<float* const> k, v;  // [layers], each [capacity, heads * head_dim]
+  std::span<float* const> k, v;  // [layers], each [capacity, heads * head_dim] as Backend::allocate_keys gives them
   RowRange read[3];              // oldest first; includes the written rows where the pass stores
   int reads = 0;
   RowRange write[2];
@@ -32,7 +32,7 @@ struct MemoryView {
 /// Cached K/V of the context groups of one guidance branch.
 struct ContextView {
   struct Group {
-    float* k = nullptr;  // [layers, rows, heads * head_dim]
+    float* k = nullptr;  // [layers, rows, heads * head_dim] as Backend::allocate_keys gives them
     float* v = nullptr;
     int64_t rows = 0;
   };
@@ -61,24 +61,40 @@ class Program {
 };
 
 /// Level two of a backend: packed weights and whole programs.
-class Backend {
+class WAMCORE_API Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
   virtual int threads() const = 0;
   virtual Ops& ops() = 0;
-  /// Lays the weights out as the backend likes them. Called once at load.
+  /// Lays weights out for single operations, `ops`.
   virtual std::shared_ptr<const PackedWeights> pack(const WeightTable& table, const WeightSource& source) = 0;
-  virtual std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const PackedWeights> weights) = 0;
+  /// Lays the weights of a model out for its programs, on the device. Called once at load.
+  virtual std::shared_ptr<const ProgramWeights> load(const WeightTable& table, const WeightSource& source) {
+    return pack(table, source);
+  }
+  virtual std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) = 0;
   /// What ran so far, with the kernels that were really chosen; empty where a backend does not count.
   virtual std::vector<OperationReport> operations() const { return {}; }
+
+  // Keys and values are the backend's own: where they lie and of what elements they are is nobody else's business. The
+  // pointers are handed back in views, and never read through outside of the backend.
+  /// Room for `rows` rows of keys or values.
+  virtual std::shared_ptr<float> allocate_keys(int64_t rows, int64_t heads, int64_t head_dim);
+  /// Copies rows to or from float32 rows [range.rows, heads * head_dim].
+  virtual void read_keys(const float* keys, RowRange range, int64_t heads, int64_t head_dim, float* to);
+  virtual void write_keys(float* keys, RowRange range, int64_t heads, int64_t head_dim, const float* from);
+  /// Scratch memory for programs.
+  virtual std::shared_ptr<float> allocate_workspace(int64_t floats);
 };
 
 /// The instruction set that the CPU's kernels use. Throws DeviceError when WAMCORE_CPU_ISA asks for one that is not
 /// there.
 WAMCORE_API std::string cpu_isa();
 
-/// "cpu": fused layers; "cpu-ops": the plain loop over operations that "cpu" is compared with. Throws DeviceError.
+/// "cpu": fused layers; "cpu-ops": the plain loop over operations that "cpu" is compared with; "cuda" or "cuda:N": a
+/// GPU, by the plugin. "auto" is "cpu" for as long as docs/verified_on_device.md has no row of the programs. Throws
+/// DeviceError.
 WAMCORE_API std::shared_ptr<Backend> make_backend(const std::string& device, int threads);
 
 }  // namespace wam

@@ -100,9 +100,10 @@ std::shared_ptr<const PackedWeights> CpuBackend::pack(const WeightTable& table, 
   return std::make_shared<const PackedWeights>(table, source);
 }
 
-std::unique_ptr<Program> CpuBackend::compile(Plan plan, std::shared_ptr<const PackedWeights> weights) {
-  if (fused_) return std::make_unique<FusedCpuProgram>(std::move(plan), std::move(weights), ops_);
-  return std::make_unique<CpuProgram>(std::move(plan), std::move(weights), ops_);
+std::unique_ptr<Program> CpuBackend::compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) {
+  auto packed = std::static_pointer_cast<const PackedWeights>(std::move(weights));  // what this backend's load gave
+  if (fused_) return std::make_unique<FusedCpuProgram>(std::move(plan), std::move(packed), ops_);
+  return std::make_unique<CpuProgram>(std::move(plan), std::move(packed), ops_);
 }
 
 }  // namespace wam

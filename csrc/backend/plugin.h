@@ -2,6 +2,8 @@
 
 namespace wam {
 
+class Backend;
+
 /// Changes with everything that a plugin and the library must agree on: this struct, Backend, and what they mention.
 inline constexpr int kBackendAbi = 1;
 
@@ -13,6 +15,7 @@ struct BackendPlugin {
   const int* real = nullptr;      // [real_count] compute capabilities it has machine code for, 10 * major + minor
   int real_count = 0;
   int ptx = 0;  // oldest compute capability the driver can translate its PTX for; 0: it has none
+  Backend* (*make)(int gpu, int threads) = nullptr;  // the caller owns it; throws DeviceError
 };
 
 }  // namespace wam

@@ -38,9 +38,15 @@ class WeightTable {
 /// Gives a tensor as float32 of exactly that shape, or throws WeightError.
 using WeightSource = std::function<Tensor(const std::string& name, const Shape& shape)>;
 
+/// The weights of a model as the programs of a backend read them.
+class ProgramWeights {
+ public:
+  virtual ~ProgramWeights() = default;
+};
+
 /// Weights as the CPU kernels read them: matrices and convolutions in panels, vectors as they are. Matrices that are
 /// exact in bfloat16, as those of a bfloat16 checkpoint, stay so: half the memory, and half the reading in every pass.
-class PackedWeights {
+class PackedWeights final : public ProgramWeights {
  public:
   PackedWeights(const WeightTable& table, const WeightSource& source);
   kernels::Panels panels(int id) const;  // of a matrix

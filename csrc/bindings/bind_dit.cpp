@@ -118,10 +118,10 @@ struct Dit {
       held[spec.name] = data;
     }
     const std::unique_ptr<Program> program = model->compile(std::move(plan));
-    std::vector<float> workspace(static_cast<size_t>(program->workspace_floats()) + 16);
+    const std::shared_ptr<float> workspace = model->backend().allocate_workspace(program->workspace_floats() + 16);
     const ContextView context = denoiser->context(0);
     program->run(
-        {.external = external, .memory = view, .context = &context, .workspace = workspace.data(), .tap = &tap});
+        {.external = external, .memory = view, .context = &context, .workspace = workspace.get(), .tap = &tap});
     for (const std::string& name : outputs) out[name] = held.at(name);
     return out;
   }
@@ -151,8 +151,10 @@ struct Dit {
     memory.clear();
     if (before) {
       const MemoryView slots = memory.store(0, before, Origin::observed);
-      std::copy_n(past.first.data(), past.first.size(), slots.k[static_cast<size_t>(layer)]);
-      std::copy_n(past.second.data(), past.second.size(), slots.v[static_cast<size_t>(layer)]);
+      const RowRange rows{0, past.first.shape(0)};
+      Backend& backend = model->backend();
+      backend.write_keys(slots.k[static_cast<size_t>(layer)], rows, c.num_heads, c.head_dim(), past.first.data());
+      backend.write_keys(slots.v[static_cast<size_t>(layer)], rows, c.num_heads, c.head_dim(), past.second.data());
     }
     Layout layout = model->layout(registers ? DreamZero::Pass::denoise : DreamZero::Pass::prefill_head, frames, before);
     layout.time_rows = layout.tokens();

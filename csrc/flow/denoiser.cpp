@@ -9,23 +9,28 @@ namespace {
 
 constexpr size_t kMostBuffers = 96;
 
-ContextView::Group group(Tensor& storage) {
-  const int64_t half = storage.numel() / 2;
-  return {storage.data<float>(), storage.data<float>() + half, storage.dim(2)};
-}
-
 }  // namespace
 
 Denoiser::Denoiser(std::shared_ptr<const DreamZero> model, int branches) : model_(std::move(model)) {
   const DitConfig& c = model_->config();
-  const Memory::Size size{c.num_layers, c.dim, c.frame_seqlen, static_cast<int>(c.local_attn_size)};
-  if (c.has_clip()) image_ = Tensor({2, c.num_layers, c.clip_tokens, c.dim});
+  const Memory::Size size{c.num_layers, c.dim, c.frame_seqlen, static_cast<int>(c.local_attn_size), c.num_heads};
+  const ContextView::Group image = c.has_clip() ? group(c.clip_tokens) : ContextView::Group{};  // all branches share it
   for (int i = 0; i < branches; ++i) {
-    memory_.emplace_back(size);
-    text_.emplace_back(Shape{2, c.num_layers, c.text_len, c.dim});
-    groups_.push_back(group(text_.back()));
-    if (c.has_clip()) groups_.push_back(group(image_));
+    memory_.emplace_back(size, model_->shared_backend());
+    groups_.push_back(group(c.text_len));
+    if (c.has_clip()) groups_.push_back(image);
   }
+}
+
+// Room for a context group's K and V of all layers.
+ContextView::Group Denoiser::group(int64_t rows) {
+  const DitConfig& c = model_->config();
+  ContextView::Group group{.rows = rows};
+  for (float** list : {&group.k, &group.v}) {
+    context_.push_back(model_->backend().allocate_keys(c.num_layers * rows, c.num_heads, c.head_dim()));
+    *list = context_.back().get();
+  }
+  return group;
 }
 
 ContextView Denoiser::context(int branch) const {
@@ -34,8 +39,13 @@ ContextView Denoiser::context(int branch) const {
 }
 
 float* Denoiser::workspace(const Program& program) {
-  if (!workspace_ || workspace_.numel() < program.workspace_floats()) workspace_ = Tensor({program.workspace_floats()});
-  return workspace_.data<float>();
+  if (workspace_floats_ < program.workspace_floats()) {
+    workspace_.reset();  // before the larger one is asked for
+    workspace_floats_ = 0;
+    workspace_ = model_->backend().allocate_workspace(program.workspace_floats());
+    workspace_floats_ = program.workspace_floats();
+  }
+  return workspace_.get();
 }
 
 void Denoiser::set_text(int branch, const float* text) {

@@ -41,14 +41,15 @@ class WAMCORE_API Denoiser {
 
  private:
   void run(const DitProgram& p, int branch, const Arrays& arrays, const MemoryView& memory);
+  ContextView::Group group(int64_t rows);
   float* workspace(const Program& program);
 
   std::shared_ptr<const DreamZero> model_;
   std::vector<Memory> memory_;
-  std::vector<Tensor> text_;                // a branch: K then V, [2, layers, text_len, inner]
-  Tensor image_;                            // [2, layers, clip_tokens, inner]
-  std::vector<ContextView::Group> groups_;  // [branches, groups]
-  Tensor workspace_;
+  std::vector<std::shared_ptr<float>> context_;  // K and V of every group, [layers, rows, inner] each
+  std::vector<ContextView::Group> groups_;       // [branches, groups]
+  std::shared_ptr<float> workspace_;
+  int64_t workspace_floats_ = 0;
   uint64_t forwards_ = 0;
   const Tap* tap_ = nullptr;
 };

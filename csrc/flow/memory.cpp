@@ -7,12 +7,12 @@
 
 namespace wam {
 
-Memory::Memory(Size size) : size_(size) {
+Memory::Memory(Size size, std::shared_ptr<Backend> backend) : size_(size), backend_(std::move(backend)) {
   frames_.reserve(static_cast<size_t>(size.window) + 1);
   for (int64_t layer = 0; layer < size.layers; ++layer) {
     for (std::vector<float*>* list : {&k_, &v_}) {
-      storage_.emplace_back(Shape{size.window * size.frame_rows, size.inner});
-      list->push_back(storage_.back().data<float>());
+      storage_.push_back(backend_->allocate_keys(size.window * size.frame_rows, size.heads, size.inner / size.heads));
+      list->push_back(storage_.back().get());
     }
   }
 }
@@ -72,13 +72,13 @@ MemoryView Memory::read(int most) const {
 }
 
 void Memory::copy(int64_t layer, std::vector<float>& k, std::vector<float>& v) const {
-  k.clear();
-  v.clear();
-  const size_t at = static_cast<size_t>(layer);
-  for (const Frame& f : frames_) {
-    const int64_t begin = f.slot * size_.frame_rows * size_.inner, n = size_.frame_rows * size_.inner;
-    k.insert(k.end(), k_[at] + begin, k_[at] + begin + n);
-    v.insert(v.end(), v_[at] + begin, v_[at] + begin + n);
+  const size_t at = static_cast<size_t>(layer), each = static_cast<size_t>(size_.frame_rows * size_.inner);
+  k.resize(frames_.size() * each);
+  v.resize(frames_.size() * each);
+  for (size_t i = 0; i < frames_.size(); ++i) {
+    const RowRange rows{frames_[i].slot * size_.frame_rows, size_.frame_rows};
+    backend_->read_keys(k_[at], rows, size_.heads, size_.inner / size_.heads, k.data() + i * each);
+    backend_->read_keys(v_[at], rows, size_.heads, size_.inner / size_.heads, v.data() + i * each);
   }
 }
 

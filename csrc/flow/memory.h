@@ -1,11 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
 #include "wamcore/export.h"
-#include "wamcore/tensor.h"
 
 namespace wam {
 
@@ -18,6 +18,7 @@ class WAMCORE_API Memory {
   struct Size {
     int64_t layers = 0, inner = 0, frame_rows = 0;  // inner = heads * head_dim
     int window = 0;                                 // frames kept
+    int64_t heads = 1;
   };
   struct Frame {
     int64_t id = 0;  // position in the context
@@ -25,7 +26,8 @@ class WAMCORE_API Memory {
     Origin origin = Origin::observed;
   };
 
-  explicit Memory(Size size);
+  /// Rows as `backend` keeps keys and values.
+  Memory(Size size, std::shared_ptr<Backend> backend);
   void clear() { frames_.clear(); }
 
   /// For a pass that stores `count` new frames with ids first_id, ...: evicts what no longer fits, and shows the new
@@ -39,7 +41,7 @@ class WAMCORE_API Memory {
 
   const std::vector<Frame>& frames() const { return frames_; }
   const Size& size() const { return size_; }
-  /// Copies of a layer's keys and values in order, [rows, inner] each.
+  /// Copies of a layer's keys and values in order, float32 [rows, inner] each.
   void copy(int64_t layer, std::vector<float>& k, std::vector<float>& v) const;
 
  private:
@@ -48,7 +50,8 @@ class WAMCORE_API Memory {
 
   Size size_;
   std::vector<Frame> frames_;  // oldest first
-  std::vector<Tensor> storage_;
+  std::shared_ptr<Backend> backend_;
+  std::vector<std::shared_ptr<float>> storage_;
   std::vector<float*> k_, v_;
 };
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "device.cuh"
+#include "rows.cuh"
 #include "wamcore/kernels/cuda/math.h"
 
 namespace wam::kernels::cuda {
@@ -59,7 +59,11 @@ __global__ __launch_bounds__(Threads) void activation_kernel(const __grid_consta
   const int64_t i = embed_index<Threads>();
   if (i >= int64_t{p.rows} * p.cols) return;
   const int64_t row = i / p.cols, col = i % p.cols;
-  p.y[row * p.ldy + col] = activate(p.x[row * p.ldx + col], p.act);
+  const float y = activate(p.x[row * p.ldx + col], p.act);
+  if (p.y != nullptr)
+    p.y[row * p.ldy + col] = y;
+  else
+    p.y_narrow[row * p.ldy + col] = to_bf16(y);
 }
 
 template <int Threads>
@@ -68,6 +72,22 @@ __global__ __launch_bounds__(Threads) void modulation_kernel(const __grid_consta
   if (i >= int64_t{p.rows} * p.cols) return;
   const int64_t row = i / p.cols, col = i % p.cols;
   p.out[row * p.ldo + col] = p.table[col] + p.time[row * p.ldt + (p.time_cols == p.cols ? col : col % p.time_cols)];
+}
+
+// Eight neighbours a thread, 16 bytes; the last thread takes what is left.
+template <int Threads>
+__global__ __launch_bounds__(Threads) void add_kernel(const __grid_constant__ AddParams p) {
+  const int64_t i = 8 * embed_index<Threads>();
+  if (i >= p.count) return;
+  if (i + 8 <= p.count && reinterpret_cast<uintptr_t>(p.x) % 16 == 0 && reinterpret_cast<uintptr_t>(p.y) % 16 == 0) {
+    float x[8], y[8];
+    load<8>(x, p.x + i), load<8>(y, p.y + i);
+    WAM_UNROLL
+    for (int j = 0; j < 8; ++j) y[j] += x[j];
+    store<8>(p.y + i, y);
+  } else {
+    for (int64_t j = i; j < i + 8 && j < p.count; ++j) p.y[j] = to_bf16(to_float(p.x[j]) + to_float(p.y[j]));
+  }
 }
 
 /// Each chooses the tile and calls launch(shape, kernel, params). Nothing is launched for impossible sizes: false.
@@ -95,7 +115,7 @@ bool launch_sinusoid(const SinusoidParams& p, Launch&& launch) {
 }
 template <typename Launch>
 bool launch_activation(const ActivationParams& p, Launch&& launch) {
-  if (p.rows < 1 || p.cols < 1) return false;
+  if (p.rows < 1 || p.cols < 1 || (p.y == nullptr) == (p.y_narrow == nullptr)) return false;
   launch(LaunchShape{.grid_x = embed_blocks(int64_t{p.rows} * p.cols), .threads = kEmbedThreads},
          activation_kernel<kEmbedThreads>, p);
   return true;
@@ -105,6 +125,14 @@ bool launch_modulation(const ModulationParams& p, Launch&& launch) {
   if (p.rows < 1 || p.cols < 1 || p.time_cols < 1 || p.cols % p.time_cols) return false;
   launch(LaunchShape{.grid_x = embed_blocks(int64_t{p.rows} * p.cols), .threads = kEmbedThreads},
          modulation_kernel<kEmbedThreads>, p);
+  return true;
+}
+
+template <typename Launch>
+bool launch_add(const AddParams& p, Launch&& launch) {
+  if (p.count < 1) return false;
+  launch(LaunchShape{.grid_x = embed_blocks((p.count + 7) / 8), .threads = kEmbedThreads}, add_kernel<kEmbedThreads>,
+         p);
   return true;
 }
 

@@ -18,5 +18,8 @@ LaunchResult activation(const ActivationParams& p, Stream stream) {
 LaunchResult modulation(const ModulationParams& p, Stream stream) {
   return launch_on(stream, p, [](const auto& params, auto launch) { return launch_modulation(params, launch); });
 }
+LaunchResult add(const AddParams& p, Stream stream) {
+  return launch_on(stream, p, [](const auto& params, auto launch) { return launch_add(params, launch); });
+}
 
 }  // namespace wam::kernels::cuda

@@ -7,12 +7,16 @@ namespace wam::kernels::cuda {
 
 // A block has one row; each thread keeps Items vectors of Width neighbours of it, so x is read once. The variance is
 // summed around the mean: with x in registers the second pass is free, and large means cost no digits.
-template <int Threads, int Items, int Width>
+template <typename In, int Threads, int Items, int Width>
 __global__ __launch_bounds__(Threads) void ln_modulate_kernel(const __grid_constant__ LnModulateParams p) {
   WAM_SHARED(float[Threads / kLanes], sums);
   WAM_SHARED(float[Threads / kLanes], squares);
   const int row = static_cast<int>(blockIdx.x);
-  const float* x = p.x + row * p.ldx;  // [cols]
+  const In* x;  // [cols]
+  if constexpr (std::is_same_v<In, float>)
+    x = p.x_wide + row * p.ldx;
+  else
+    x = p.x + row * p.ldx;
   float v[Items][Width];
   float sum = 0.0f, square = 0.0f;
   WAM_UNROLL
@@ -64,7 +68,7 @@ __global__ __launch_bounds__(Threads) void ln_modulate_kernel(const __grid_const
 }
 
 inline bool ln_modulate_by_four(const LnModulateParams& p) {
-  bool four = p.cols % 4 == 0 && aligned<4>(p.x, p.ldx) && aligned<4>(p.y, p.ldy);
+  bool four = p.cols % 4 == 0 && (p.x ? aligned<4>(p.x, p.ldx) : aligned<4>(p.x_wide, p.ldx)) && aligned<4>(p.y, p.ldy);
   if (p.weight) four = four && aligned<4>(p.weight, 0) && aligned<4>(p.bias, 0);
   if (p.shift) four = four && aligned<4>(p.shift, p.ldm) && aligned<4>(p.scale, p.ldm);
   if (p.shift_base) four = four && aligned<4>(p.shift_base, 0) && aligned<4>(p.scale_base, 0);
@@ -74,18 +78,20 @@ inline bool ln_modulate_by_four(const LnModulateParams& p) {
 /// Chooses the tile and calls launch(shape, kernel, params). Nothing is launched for impossible sizes: false.
 template <typename Launch>
 bool launch_ln_modulate(const LnModulateParams& p, Launch&& launch) {
-  if (p.rows < 1 || p.cols < 1 || p.cols > kLnMostColumns) return false;
+  if (p.rows < 1 || p.cols < 1 || p.cols > kLnMostColumns || (p.x == nullptr) == (p.x_wide == nullptr)) return false;
   const auto rows = [&](auto kernel, unsigned threads) {
     launch(LaunchShape{.grid_x = static_cast<unsigned>(p.rows), .threads = threads}, kernel, p);
     return true;
   };
-  if (!ln_modulate_by_four(p)) return rows(ln_modulate_kernel<256, 32, 1>, 256);
+  if (!ln_modulate_by_four(p))
+    return p.x ? rows(ln_modulate_kernel<bf16, 256, 32, 1>, 256) : rows(ln_modulate_kernel<float, 256, 32, 1>, 256);
+  if (p.x_wide) return rows(ln_modulate_kernel<float, 256, 8, 4>, 256);  // once a context: one tile will do
   // Threads x items x 4 columns; 5120 and 3072, the widths of the 14B and 5B models, fill their blocks exactly.
-  if (p.cols <= 512) return rows(ln_modulate_kernel<128, 1, 4>, 128);
-  if (p.cols <= 1024) return rows(ln_modulate_kernel<128, 2, 4>, 128);
-  if (p.cols <= 3072) return rows(ln_modulate_kernel<256, 3, 4>, 256);
-  if (p.cols <= 5120) return rows(ln_modulate_kernel<256, 5, 4>, 256);
-  return rows(ln_modulate_kernel<256, 8, 4>, 256);
+  if (p.cols <= 512) return rows(ln_modulate_kernel<bf16, 128, 1, 4>, 128);
+  if (p.cols <= 1024) return rows(ln_modulate_kernel<bf16, 128, 2, 4>, 128);
+  if (p.cols <= 3072) return rows(ln_modulate_kernel<bf16, 256, 3, 4>, 256);
+  if (p.cols <= 5120) return rows(ln_modulate_kernel<bf16, 256, 5, 4>, 256);
+  return rows(ln_modulate_kernel<bf16, 256, 8, 4>, 256);
 }
 
 }  // namespace wam::kernels::cuda

@@ -6,10 +6,16 @@
 
 namespace wam::kernels::cuda {
 
+/// m of this step and of the two before, in the ring.
+struct SamplerHistory {
+  float* m0;
+  const float *m1, *m2;
+};
+
 // One element through guidance, corrector and predictor. Terms with coefficient 0 are not read: before the second and
 // third step what they point at has never been written.
-__device__ __forceinline__ void sampler_element(const SamplerModality& m, const StepCoefficients& k, int32_t step,
-                                                int32_t i, bool executed) {
+__device__ __forceinline__ void sampler_element(const SamplerModality& m, const StepCoefficients& k,
+                                                const SamplerHistory& at, int32_t i, bool executed) {
   float v;
   if (executed) {
     v = m.conditional[i];
@@ -20,16 +26,12 @@ __device__ __forceinline__ void sampler_element(const SamplerModality& m, const 
   }
   const bool held = m.area > 0 && i / m.area % m.frames >= m.held;
   if (k.moves == 0 || held) return;
-  float* const m0_at = m.history + static_cast<int64_t>(step % 3) * m.count;
-  const float* const m1_at =
-      m.history + static_cast<int64_t>((step + (WAM_PLANTED("history_off_by_one") ? 1 : 2)) % 3) * m.count;
-  const float* const m2_at = m.history + static_cast<int64_t>((step + 1) % 3) * m.count;
   const float x = m.x[i], m0 = k.data_x * x + k.data_v * v;
-  const float m1 = k.fix_m1 != 0.0f || k.next_m1 != 0.0f ? m1_at[i] : 0.0f;
+  const float m1 = k.fix_m1 != 0.0f || k.next_m1 != 0.0f ? at.m1[i] : 0.0f;
   float c = k.fix_x * x + k.fix_m0 * m0 + k.fix_m1 * m1;
   if (k.fix_last != 0.0f) c += k.fix_last * m.last[i];
-  if (k.fix_m2 != 0.0f) c += k.fix_m2 * m2_at[i];
-  m0_at[i] = m0;
+  if (k.fix_m2 != 0.0f) c += k.fix_m2 * at.m2[i];
+  at.m0[i] = m0;
   m.last[i] = c;
   m.x[i] = k.next_x * c + k.next_m0 * m0 + k.next_m1 * m1;
 }
@@ -42,8 +44,12 @@ __global__ __launch_bounds__(Threads) void sampler_step_kernel(const __grid_cons
   const SamplerModality& m = p.modality[blockIdx.y];
   if (step < p.steps && m.count > 0) {
     const StepCoefficients k = m.steps[step];
-    for (int64_t i = int64_t{blockIdx.x} * Threads + threadIdx.x; i < m.count; i += int64_t{gridDim.x} * Threads)
-      sampler_element(m, k, step, static_cast<int32_t>(i), p.executed);
+    const auto ring = [&](int32_t back) { return m.history + int64_t{(step + 3 - back) % 3} * m.count; };
+    const SamplerHistory at{ring(0), ring(WAM_PLANTED("history_off_by_one") ? 2 : 1), ring(2)};
+    const int32_t stride = static_cast<int32_t>(gridDim.x) * Threads;
+    // 2^31 - 2^18 elements are more than any latent has; launch_sampler_step checks
+    for (int32_t i = static_cast<int32_t>(blockIdx.x * Threads + threadIdx.x); i < m.count; i += stride)
+      sampler_element(m, k, at, i, p.executed);
   }
   if (!WAM_PLANTED("no_barrier")) __syncthreads();  // every thread of the block has read the step
   if (threadIdx.x != 0) return;
@@ -61,7 +67,7 @@ template <typename Launch>
 bool launch_sampler_step(const SamplerStepParams& p, Launch&& launch) {
   constexpr int kThreads = 256;
   const int32_t most = p.modality[0].count > p.modality[1].count ? p.modality[0].count : p.modality[1].count;
-  if (most < 1 || p.steps < 1) return false;
+  if (most < 1 || most > (INT32_MAX - 1024 * kThreads) || p.steps < 1) return false;
   // One element a thread up to 1024 blocks, which are more than any GPU runs at once; loops beyond that.
   const unsigned blocks = static_cast<unsigned>((most + kThreads - 1) / kThreads);
   launch(LaunchShape{.grid_x = blocks < 1024u ? blocks : 1024u, .grid_y = 2, .threads = kThreads},

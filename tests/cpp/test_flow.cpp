@@ -89,7 +89,7 @@ void write(const MemoryView& view, int64_t inner, int64_t frame_rows, float firs
 }  // namespace
 
 TEST(memory_evicts_the_oldest_frame_and_keeps_order) {
-  Memory memory({.layers = 1, .inner = 2, .frame_rows = 3, .window = 4});
+  Memory memory({.layers = 1, .inner = 2, .frame_rows = 3, .window = 4}, make_backend("cpu", 1));
   std::vector<float> k, v;
   write(memory.store(0, 1, Origin::observed), 2, 3, 0);
   for (int block = 0; block < 5; ++block) {
@@ -110,7 +110,7 @@ TEST(memory_evicts_the_oldest_frame_and_keeps_order) {
 }
 
 TEST(memory_replaces_a_prediction_by_the_observation) {
-  Memory memory({.layers = 1, .inner = 2, .frame_rows = 1, .window = 5});
+  Memory memory({.layers = 1, .inner = 2, .frame_rows = 1, .window = 5}, make_backend("cpu", 1));
   memory.store(0, 1, Origin::observed);
   memory.store(1, 2, Origin::predicted);
   CHECK(memory.frames()[2].origin == Origin::predicted);

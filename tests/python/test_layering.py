@@ -26,7 +26,7 @@ BELOW = {
 # <headers> that are no part of the standard library -> the places that may use them.
 FOREIGN = {
     re.compile(r"^(pybind11|nanobind)/|^Python\.h$"): re.compile(r"^csrc/bindings/"),
-    re.compile(r"^cuda|^cublas|^cutlass/|^cute/|^mma\.h$"): re.compile(r"^kernels/cuda/"),
+    re.compile(r"^cuda|^cublas|^cutlass/|^cute/|^mma\.h$"): re.compile(r"^(kernels|csrc/backend)/cuda/"),
     re.compile(r"^(torch|ATen|c10)/"): re.compile(r"(?!)"),
     # the system's own interfaces stay out of public headers; the C interface of drivers is C
     re.compile(r"\.h$"): re.compile(r"^(csrc/(?!include/)|csrc/include/wamcore/hal_abi\.h$|kernels/)"),

@@ -48,7 +48,7 @@ DreamZero::DreamZero(DitConfig config, Grid2 grid, std::string prefix)
 
 void DreamZero::load(std::shared_ptr<Backend> backend, const WeightSource& source) {
   backend_ = std::move(backend);
-  packed_ = backend_->pack(table_, source);
+  packed_ = backend_->load(table_, source);
   text_ = compile(planner_.text_context(kText));
   if (config_.has_clip()) image_ = compile(planner_.image_context(kImage));
 }

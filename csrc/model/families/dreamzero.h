@@ -60,6 +60,7 @@ class WAMCORE_API DreamZero {
   const DitConfig& config() const { return config_; }
   Grid2 grid() const { return grid_; }
   Backend& backend() const { return *backend_; }
+  const std::shared_ptr<Backend>& shared_backend() const { return backend_; }
   const Planner& planner() const { return planner_; }
 
  private:
@@ -75,7 +76,7 @@ class WAMCORE_API DreamZero {
   mutable WeightTable table_;  // grows only while plans are made first, in the constructor
   Planner planner_;
   std::shared_ptr<Backend> backend_;
-  std::shared_ptr<const PackedWeights> packed_;
+  std::shared_ptr<const ProgramWeights> packed_;
   std::unique_ptr<Program> text_, image_;
   mutable std::mutex mutex_;
   mutable std::map<std::tuple<Pass, int, int>, DitProgram> programs_;

@@ -39,7 +39,8 @@ enum class Act : uint8_t { none, gelu_tanh, gelu_erf, silu, relu };
 /// y = act(x)
 struct ActivationParams {
   const float* x = nullptr;  // [rows, cols], row stride ldx
-  float* y = nullptr;        // [rows, cols], row stride ldy; may equal x
+  float* y = nullptr;        // [rows, cols], row stride ldy; may equal x; or y_narrow
+  bf16* y_narrow = nullptr;  // the same, rounded
   int32_t rows = 0, cols = 0;
   int64_t ldx = 0, ldy = 0;
   Act act = Act::none;
@@ -55,5 +56,13 @@ struct ModulationParams {
   int64_t ldt = 0, ldo = 0;
 };
 LaunchResult modulation(const ModulationParams& p, Stream stream);
+
+/// y += x
+struct AddParams {
+  const bf16* x = nullptr;  // [count]
+  bf16* y = nullptr;        // [count]
+  int64_t count = 0;
+};
+LaunchResult add(const AddParams& p, Stream stream);
 
 }  // namespace wam::kernels::cuda

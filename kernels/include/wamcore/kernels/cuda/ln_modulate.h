@@ -7,8 +7,9 @@ namespace wam::kernels::cuda {
 
 /// y = LN(x) [* weight + bias] [* (1 + scale) + shift]: one pass over x, rounded once at the end.
 struct LnModulateParams {
-  const float* x = nullptr;  // [rows, cols], row stride ldx
-  bf16* y = nullptr;         // [rows, cols], row stride ldy
+  const bf16* x = nullptr;        // [rows, cols], row stride ldx; or x_wide
+  const float* x_wide = nullptr;  // the same in float32, for rows that come from outside
+  bf16* y = nullptr;              // [rows, cols], row stride ldy
   int32_t rows = 0, cols = 0;
   int64_t ldx = 0, ldy = 0;
   float eps = 1e-6f;

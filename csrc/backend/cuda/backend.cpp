@@ -1,0 +1,47 @@
+#include "backend/cuda/backend.h"
+
+#include "backend/cuda/program.h"
+
+namespace wam::cuda {
+
+std::shared_ptr<const ProgramWeights> CudaBackend::load(const WeightTable& table, const WeightSource& source) {
+  return std::make_shared<const DeviceWeights>(device_, table, source);
+}
+
+std::unique_ptr<Program> CudaBackend::compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) {
+  return std::make_unique<CudaProgram>(std::move(plan), std::static_pointer_cast<const DeviceWeights>(weights));
+}
+
+// The pointer is of the device: nobody but programs may follow it.
+std::shared_ptr<float> CudaBackend::allocate(size_t bytes) {
+  auto* at = static_cast<float*>(device_->allocate(bytes));
+  return {at, [device = device_](float* p) { device->release(p); }};
+}
+
+std::shared_ptr<float> CudaBackend::allocate_keys(int64_t rows, int64_t heads, int64_t head_dim) {
+  return allocate(static_cast<size_t>(rows * heads * head_pitch(head_dim)) * sizeof(bf16));
+}
+
+std::shared_ptr<float> CudaBackend::allocate_workspace(int64_t floats) {
+  return allocate(static_cast<size_t>(floats) * sizeof(float));
+}
+
+void CudaBackend::read_keys(const float* keys, RowRange range, int64_t heads, int64_t head_dim, float* to) {
+  const int64_t pitch = head_pitch(head_dim), wide = heads * pitch;
+  std::vector<bf16> rows(static_cast<size_t>(range.rows * wide));
+  device_->download(rows.data(), reinterpret_cast<const bf16*>(keys) + range.begin * wide, rows.size() * sizeof(bf16));
+  for (int64_t i = 0; i < range.rows * heads; ++i)
+    for (int64_t d = 0; d < head_dim; ++d)
+      to[i * head_dim + d] = kc::to_float(rows[static_cast<size_t>(i * pitch + d)]);
+}
+
+void CudaBackend::write_keys(float* keys, RowRange range, int64_t heads, int64_t head_dim, const float* from) {
+  const int64_t pitch = head_pitch(head_dim), wide = heads * pitch;
+  std::vector<bf16> rows(static_cast<size_t>(range.rows * wide), bf16{0});
+  for (int64_t i = 0; i < range.rows * heads; ++i)
+    for (int64_t d = 0; d < head_dim; ++d)
+      rows[static_cast<size_t>(i * pitch + d)] = kc::to_bf16(from[i * head_dim + d]);
+  device_->upload(reinterpret_cast<bf16*>(keys) + range.begin * wide, rows.data(), rows.size() * sizeof(bf16));
+}
+
+}  // namespace wam::cuda

@@ -1,0 +1,153 @@
+// The only file of the plugin, kernels aside, that calls the CUDA runtime.
+#include "backend/cuda/cuda_device.h"
+
+#include <cuda_runtime_api.h>
+
+#include <cstdlib>
+#include <map>
+#include <mutex>
+
+#include "wamcore/error.h"
+
+namespace wam::cuda {
+namespace {
+
+std::string mib(size_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB"; }
+
+[[noreturn]] void fail(const std::string& what, cudaError_t error) {
+  throw DeviceError("cuda: " + what + ": " + cudaGetErrorString(error));
+}
+void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) fail(what, error);
+}
+
+/// A captured graph, ready to run; or its calls one by one.
+struct Graph final : Recording {
+  ~Graph() override {
+    if (exec) cudaGraphExecDestroy(exec);
+  }
+  cudaGraphExec_t exec = nullptr;
+  std::vector<Call> calls;
+};
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
+    check(cudaSetDevice(ordinal), "cudaSetDevice");
+    check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal), "cudaDeviceGetAttribute");
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  }
+  ~CudaDevice() override { cudaStreamDestroy(stream_); }
+
+  void* allocate(size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    use();
+    void* p = nullptr;
+    if (const cudaError_t error = cudaMalloc(&p, bytes); error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // the device goes on
+      size_t free = 0, total = 0;
+      check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+      throw DeviceError("cuda: out of memory: " + mib(bytes) + " more are needed, " + mib(free) + " of " + mib(total) +
+                        " are free, " + mib(allocated_) + " are held by this model and its sessions");
+    } else {
+      check(error, "cudaMalloc");
+    }
+    allocated_ += bytes;
+    sizes_[p] = bytes;
+    return p;
+  }
+
+  void release(void* p) noexcept override {
+    const std::lock_guard lock(mutex_);
+    const auto it = sizes_.find(p);
+    if (it == sizes_.end()) return;
+    allocated_ -= it->second;
+    sizes_.erase(it);
+    cudaFree(p);
+  }
+
+  // From pageable memory the runtime copies to a buffer of its own before it returns.
+  void upload(void* to, const void* from, size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "upload");
+  }
+  void download(void* to, const void* from, size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "download");
+    // What a kernel did wrong shows up here at the latest.
+    check(cudaStreamSynchronize(stream_), "a kernel failed (set WAMCORE_CUDA_ONE_BY_ONE=1 to see which)");
+  }
+
+  void launch(const Call& call) override {
+    const std::lock_guard lock(mutex_);
+    use();
+    int error = 0;
+    std::visit([&](const auto& p) { error = start(p); }, call);
+    if (error == cudaSuccess && one_by_one_) error = cudaStreamSynchronize(stream_);
+    if (error != cudaSuccess) fail("kernel " + std::string(kernel_name(call)), static_cast<cudaError_t>(error));
+  }
+
+  std::unique_ptr<Recording> record(std::span<const Call> calls) override {
+    const std::lock_guard lock(mutex_);  // or another session's calls would get into this graph
+    use();
+    auto recording = std::make_unique<Graph>();
+    if (one_by_one_) {
+      recording->calls.assign(calls.begin(), calls.end());
+      return recording;
+    }
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    try {
+      for (const Call& call : calls) launch(call);
+    } catch (...) {
+      cudaStreamEndCapture(stream_, &graph);
+      if (graph) cudaGraphDestroy(graph);
+      throw;
+    }
+    check(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
+    const cudaError_t error = cudaGraphInstantiate(&recording->exec, graph, 0);
+    cudaGraphDestroy(graph);
+    check(error, "cudaGraphInstantiate");
+    return recording;
+  }
+
+  void replay(const Recording& recording) override {
+    const std::lock_guard lock(mutex_);
+    use();
+    const Graph& graph = static_cast<const Graph&>(recording);
+    for (const Call& call : graph.calls) launch(call);
+    if (graph.exec) check(cudaGraphLaunch(graph.exec, stream_), "cudaGraphLaunch");
+  }
+
+ private:
+  // The current device belongs to the thread, and sessions are used from any.
+  void use() { check(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+
+  int start(const kc::LnModulateParams& p) { return kc::ln_modulate(p, stream_); }
+  int start(const kc::QkNormRopeCacheWriteParams& p) { return kc::qk_norm_rope_cachewrite(p, stream_); }
+  int start(const kc::GemmParams& p) { return kc::gemm_sm80(p, multiprocessors_, stream_); }
+  int start(const kc::GemmPlainParams& p) { return kc::gemm_plain(p, stream_); }
+  int start(const kc::AttentionParams& p) { return kc::attention_sm80(p, stream_); }
+  int start(const kc::SinusoidParams& p) { return kc::sinusoid(p, stream_); }
+  int start(const kc::ActivationParams& p) { return kc::activation(p, stream_); }
+  int start(const kc::ModulationParams& p) { return kc::modulation(p, stream_); }
+  int start(const kc::PatchifyParams& p) { return kc::patchify(p, stream_); }
+  int start(const kc::UnpatchifyParams& p) { return kc::unpatchify(p, stream_); }
+  int start(const kc::AddParams& p) { return kc::add(p, stream_); }
+
+  int ordinal_, multiprocessors_ = 0;
+  cudaStream_t stream_ = nullptr;
+  // Calls a captured graph's kernels one at a time and waits for each, so that an error names the kernel.
+  const bool one_by_one_ = std::getenv("WAMCORE_CUDA_ONE_BY_ONE") != nullptr;
+  std::recursive_mutex mutex_;  // sessions of several threads share the stream
+  size_t allocated_ = 0;
+  std::map<void*, size_t> sizes_;
+};
+
+}  // namespace
+
+std::shared_ptr<Device> open_device(int ordinal) { return std::make_shared<CudaDevice>(ordinal); }
+
+}  // namespace wam::cuda

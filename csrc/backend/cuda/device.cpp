@@ -1,0 +1,22 @@
+#include "backend/cuda/device.h"
+
+namespace wam::cuda {
+
+std::string_view kernel_name(const Call& call) {
+  struct Name {
+    std::string_view operator()(const kc::LnModulateParams&) const { return "ln_modulate"; }
+    std::string_view operator()(const kc::QkNormRopeCacheWriteParams&) const { return "qk_norm_rope_cachewrite"; }
+    std::string_view operator()(const kc::GemmParams&) const { return "gemm"; }
+    std::string_view operator()(const kc::GemmPlainParams&) const { return "gemm_plain"; }
+    std::string_view operator()(const kc::AttentionParams&) const { return "attention"; }
+    std::string_view operator()(const kc::SinusoidParams&) const { return "sinusoid"; }
+    std::string_view operator()(const kc::ActivationParams&) const { return "activation"; }
+    std::string_view operator()(const kc::ModulationParams&) const { return "modulation"; }
+    std::string_view operator()(const kc::PatchifyParams&) const { return "patchify"; }
+    std::string_view operator()(const kc::UnpatchifyParams&) const { return "unpatchify"; }
+    std::string_view operator()(const kc::AddParams&) const { return "add"; }
+  };
+  return std::visit(Name{}, call);
+}
+
+}  // namespace wam::cuda

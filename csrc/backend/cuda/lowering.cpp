@@ -1,0 +1,392 @@
+#include "backend/cuda/lowering.h"
+
+#include <cmath>
+
+#include "wamcore/error.h"
+
+namespace wam::cuda {
+namespace {
+
+kc::Act act_of(kernels::Activation a) {
+  switch (a) {
+    case kernels::Activation::none:
+      return kc::Act::none;
+    case kernels::Activation::gelu_tanh:
+      return kc::Act::gelu_tanh;
+    case kernels::Activation::gelu_erf:
+      return kc::Act::gelu_erf;
+    case kernels::Activation::silu:
+      return kc::Act::silu;
+    case kernels::Activation::relu:
+      return kc::Act::relu;
+  }
+  return kc::Act::none;
+}
+
+int32_t small(int64_t n) { return static_cast<int32_t>(n); }
+
+// The segments of a span's keys: everything in memory is up to kMemoryRuns runs, each range of this pass one.
+constexpr int kMemoryRuns = 3;
+int segments_of(const QuerySpan& span) {
+  int count = 0;
+  for (const KeyRange& range : span.keys) count += range.memory ? kMemoryRuns : 1;
+  return count;
+}
+
+}  // namespace
+
+Lowering::Array Lowering::array(const Slice& s) const {
+  const BufferSpec& spec = program_.plan().buffers[static_cast<size_t>(s.buffer)];
+  const Placement::Buffer& buffer = program_.place().buffers[static_cast<size_t>(s.buffer)];
+  const size_t element = buffer.wide ? sizeof(float) : sizeof(bf16);
+  std::byte* base = reinterpret_cast<std::byte*>(b_.workspace) + buffer.offset;
+  return {base + static_cast<size_t>(s.row * spec.cols + s.col) * element, buffer.wide, s.rows, s.cols, spec.cols};
+}
+
+Lowering::Array Lowering::rows_at(size_t offset, int64_t rows, int64_t cols) const {
+  return {reinterpret_cast<std::byte*>(b_.workspace) + offset, false, rows, cols, cols};
+}
+
+void Lowering::seen(const std::string& label, const Array& a) {
+  steps_.back().seen.push_back({label, a.at, a.wide, a.rows, a.cols, a.stride});
+}
+
+// Tensor cores where types and sizes allow it, else the plain kernel; the choice depends on the plan alone.
+void Lowering::product(const Product& p) {
+  const bool gelu = p.act == kernels::Activation::gelu_tanh, none = p.act == kernels::Activation::none;
+  if (!p.x.wide && !p.y.wide && (none || (gelu && !p.residual))) {
+    kc::GemmParams g;
+    g.epilogue = p.residual ? kc::GemmEpilogue::gate_residual
+                 : gelu     ? kc::GemmEpilogue::bias_gelu
+                            : kc::GemmEpilogue::bias;
+    g.x = p.x.narrow(), g.w = p.w.data, g.bias = weights_.narrow(p.bias), g.y = p.y.narrow();
+    g.m = small(p.x.rows), g.n = small(p.w.n), g.k = small(p.w.k);
+    g.ldx = p.x.stride, g.ldw = p.w.ld, g.ldy = p.y.stride;
+    if (p.residual) {
+      g.residual = p.y.narrow(), g.ldr = p.y.stride;
+      g.gate = p.gate.at ? p.gate.floats() : weights_.ones();
+      g.gate_row = p.gate.at ? p.gate_row : nullptr, g.ldg = p.gate.at ? p.gate.stride : p.w.n;
+    }
+    if (kc::gemm_possible(g)) return emit(g);
+  }
+  kc::GemmPlainParams g;
+  (p.x.wide ? g.x_wide = p.x.floats() : (g.x = p.x.narrow(), nullptr));
+  (p.y.wide ? g.y_wide = p.y.floats() : (g.y = p.y.narrow(), nullptr));
+  g.w = p.w.data, g.bias = weights_.narrow(p.bias), g.act = act_of(p.act);
+  g.m = small(p.x.rows), g.n = small(p.w.n), g.k = small(p.w.k);
+  g.ldx = p.x.stride, g.ldw = p.w.ld, g.ldy = p.y.stride;
+  if (p.residual) g.residual = p.y.narrow(), g.ldr = p.y.stride;
+  if (p.gate.at) g.gate = p.gate.floats(), g.gate_row = p.gate_row, g.ldg = p.gate.stride;
+  emit(g);
+}
+
+void Lowering::linear(const Array& x, const Array& y, WeightId weight, WeightId bias) {
+  product({.x = x, .y = y, .w = weights_.matrix(weight), .bias = bias});
+}
+
+// `shift` counts dim-wide column groups of the modulation; the scale is in the group after it.
+void Lowering::norm(const Array& x, const Array& y, const Array* modulation, int shift,
+                    const std::vector<int32_t>& time_row, float eps, WeightId weight, WeightId bias) {
+  kc::LnModulateParams p{.y = y.narrow(),
+                         .rows = small(x.rows),
+                         .cols = small(x.cols),
+                         .ldx = x.stride,
+                         .ldy = y.stride,
+                         .eps = eps,
+                         .weight = weights_.wide(weight),
+                         .bias = weights_.wide(bias)};
+  if (x.wide)
+    p.x_wide = x.floats();
+  else
+    p.x = x.narrow();
+  if (modulation) {
+    p.shift = modulation->floats() + shift * x.cols;
+    p.scale = modulation->floats() + (shift + 1) * x.cols;
+    p.ldm = modulation->stride, p.time_row = program_.rows(time_row);
+  }
+  emit(p);
+}
+
+void Lowering::node(const LinearNode& n, const std::string& label) {
+  product({.x = array(n.in), .y = array(n.out), .w = weights_.matrix(n.weight), .bias = n.bias, .act = n.activation});
+  seen(label, array(n.out));
+}
+
+void Lowering::node(const ActivationNode& n, const std::string& label) {
+  const Array in = array(n.in), out = array(n.out);
+  emit(kc::ActivationParams{.x = in.floats(),
+                            .y = out.floats(),
+                            .rows = small(in.rows),
+                            .cols = small(in.cols),
+                            .ldx = in.stride,
+                            .ldy = out.stride,
+                            .act = act_of(n.activation)});
+  seen(label, out);
+}
+
+void Lowering::node(const SinusoidNode& n, const std::string& label) {
+  const Array out = array(n.out);
+  const BufferSpec& t = program_.plan().buffers[static_cast<size_t>(n.t)];
+  emit(kc::SinusoidParams{.t = array({n.t, 0, t.rows, 0, t.cols}).floats(),
+                          .row = program_.rows(n.time_row),
+                          .out = out.floats(),
+                          .rows = small(out.rows),
+                          .cols = small(out.cols),
+                          .ldo = out.stride,
+                          .cos_first = n.cos_first});
+  seen(label, out);
+}
+
+void Lowering::node(const PatchifyNode& n, const std::string& label) {
+  const Array out = array(n.out);
+  kc::PatchifyParams p{.frames = small(n.frames),
+                       .height = small(n.height),
+                       .width = small(n.width),
+                       .out = out.narrow(),
+                       .ldo = out.stride};
+  if (n.latents.size() > 2) throw ShapeError("CudaProgram: patches of more than two arrays");
+  for (size_t i = 0; i < n.latents.size(); ++i) {
+    const BufferSpec& spec = program_.plan().buffers[static_cast<size_t>(n.latents[i])];
+    p.source[i] = array({n.latents[i], 0, spec.rows, 0, spec.cols}).floats();
+    p.channels[i] = small(spec.rows);
+  }
+  emit(p);
+  seen(label, out);
+}
+
+void Lowering::node(const UnpatchifyNode& n, const std::string&) {
+  const BufferSpec& spec = program_.plan().buffers[static_cast<size_t>(n.latents)];
+  const Array in = array(n.in);
+  emit(kc::UnpatchifyParams{.x = in.floats(),
+                            .out = array({n.latents, 0, spec.rows, 0, spec.cols}).floats(),
+                            .channels = small(spec.rows),
+                            .frames = small(n.frames),
+                            .height = small(n.height),
+                            .width = small(n.width),
+                            .ldx = in.stride});
+}
+
+void Lowering::node(const ModulationNode& n, const std::string& label) {
+  const Array time = array(n.time), out = array(n.out);
+  emit(kc::ModulationParams{.table = weights_.wide(n.table),
+                            .time = time.floats(),
+                            .out = out.floats(),
+                            .rows = small(out.rows),
+                            .cols = small(out.cols),
+                            .time_cols = small(time.cols),
+                            .ldt = time.stride,
+                            .ldo = out.stride});
+  seen(label, out);
+}
+
+void Lowering::node(const NormNode& n, const std::string& label) {
+  const Array in = array(n.in), out = array(n.out);
+  if (n.modulation.buffer == kNone) {
+    norm(in, out, nullptr, 0, {}, n.eps, n.weight, n.bias);
+  } else {
+    if (n.scale != n.shift + 1) throw ShapeError("CudaProgram: a norm's scale must follow its shift");
+    const Array m = array(n.modulation);
+    norm(in, out, &m, n.shift, n.time_row, n.eps, n.weight, n.bias);
+  }
+  seen(label, out);
+}
+
+size_t attention_calls(const SelfAttentionNode& n) {
+  return (n.queries.size() + kc::kMaxQueryGroups - 1) / kc::kMaxQueryGroups;
+}
+
+void fill_live(const Plan& plan, const MemoryView* memory, kc::LiveRows* tables) {
+  size_t call = 0;
+  for (const Node& any : plan.nodes) {
+    const auto* n = std::get_if<SelfAttentionNode>(&any);
+    if (!n || n->kv_only) continue;
+    for (size_t i = 0; i < n->queries.size(); ++i) {
+      const size_t table = call + i / kc::kMaxQueryGroups, group = i % kc::kMaxQueryGroups;
+      kc::LiveRows* live = tables + (table * kc::kMaxQueryGroups + group) * kc::kMaxKeySegments;
+      for (const KeyRange& range : n->queries[i].keys) {
+        if (!range.memory) {
+          *live++ = {small(range.begin), small(range.rows)};
+          continue;
+        }
+        for (int r = 0; r < kMemoryRuns; ++r)
+          *live++ = memory && r < memory->reads
+                        ? kc::LiveRows{small(memory->read[r].begin), small(memory->read[r].rows)}
+                        : kc::LiveRows{0, 0};
+      }
+    }
+    call += attention_calls(*n);
+  }
+}
+
+// All query spans of a layer, a few at a time; the rows of the memory that they see come from the uploaded table.
+void Lowering::attend(const SelfAttentionNode& n, const Array& q, const Array& k, const Array& v, const Array& out) {
+  const int64_t pitch = head_pitch(n.head_dim), ld = n.heads * pitch;
+  const auto* tables =
+      reinterpret_cast<const kc::LiveRows*>(reinterpret_cast<std::byte*>(b_.workspace) + program_.place().live);
+  for (size_t first = 0; first < n.queries.size(); first += kc::kMaxQueryGroups) {
+    kc::AttentionParams p;
+    p.q = q.narrow(), p.out = out.narrow(), p.ldq = ld, p.ldo = ld;
+    p.rows = small(q.rows), p.heads = small(n.heads), p.head_dim = small(pitch);
+    p.scale = 1.0f / std::sqrt(static_cast<float>(n.head_dim));
+    p.live = tables + next_live_++ * kc::kMaxQueryGroups * kc::kMaxKeySegments;
+    for (size_t i = first; i < n.queries.size() && i < first + kc::kMaxQueryGroups; ++i) {
+      const QuerySpan& span = n.queries[i];
+      if (segments_of(span) > kc::kMaxKeySegments)
+        throw ShapeError("CudaProgram: a query span sees keys in " + std::to_string(segments_of(span)) +
+                         " places, the attention kernel takes " + std::to_string(kc::kMaxKeySegments));
+      kc::QueryGroup& group = p.groups[p.group_count++];
+      group.first_row = small(span.begin), group.rows = small(span.rows);
+      const size_t layer = static_cast<size_t>(n.layer);
+      for (const KeyRange& range : span.keys)
+        for (int r = 0; r < (range.memory ? kMemoryRuns : 1); ++r) {
+          kc::KeySegment& segment = group.segments[group.segment_count++];
+          segment.ld = ld;
+          segment.k = range.memory && b_.memory ? reinterpret_cast<const bf16*>(b_.memory->k[layer]) : k.narrow();
+          segment.v = range.memory && b_.memory ? reinterpret_cast<const bf16*>(b_.memory->v[layer]) : v.narrow();
+        }
+    }
+    emit(p);
+  }
+}
+
+void Lowering::node(const SelfAttentionNode& n, const std::string& label) {
+  const int64_t inner = n.heads * n.head_dim, pitch = head_pitch(n.head_dim), wide = n.heads * pitch;
+  const int64_t half = n.head_dim / 2, tokens = array(n.q).rows;
+  const Placement& place = program_.place();
+  const Array raw[3] = {array(n.q), array(n.k), array(n.v)};
+  const bool pad = pitch != n.head_dim;
+  const Array q = pad ? rows_at(place.q, tokens, wide) : raw[0], k = pad ? rows_at(place.k, tokens, wide) : raw[1],
+              v = pad ? rows_at(place.v, tokens, wide) : raw[2],
+              out = pad ? rows_at(place.out, tokens, wide) : array(n.out);
+  const auto part_of = [](const Array& a, int64_t begin, int64_t rows) {
+    Array part = a;
+    part.at += static_cast<size_t>(begin * a.stride) * sizeof(bf16);
+    part.rows = rows;
+    return part;
+  };
+  for (const SelfAttentionPart& part : n.parts) {
+    const Array hidden = array(part.hidden), z = array(part.z), m = array(part.modulation);
+    norm(hidden, z, &m, 0, part.time_row, n.eps);
+    seen(label + ".norm1", z);
+    kc::QkNormRopeCacheWriteParams p;
+    p.tokens = small(hidden.rows), p.heads = small(n.heads), p.head_dim = small(n.head_dim), p.pitch = small(pitch);
+    p.eps = n.eps;
+    if (n.rope != kNone) {
+      p.cos = program_.rope(n.rope, false) + part.begin * half;
+      p.sin = program_.rope(n.rope, true) + part.begin * half;
+    }
+    const size_t layer = static_cast<size_t>(n.layer);
+    const bool stores = n.store_rows > 0 && b_.memory;
+    if (stores) {
+      p.slots = reinterpret_cast<const kc::CacheSlots*>(reinterpret_cast<std::byte*>(b_.workspace) + place.slots);
+      p.store_begin = small(n.store_begin - part.begin), p.store_rows = small(n.store_rows);
+    }
+    const auto add = [&](const Array& from, const Array& to, float* cache, WeightId norm_weight, bool rope) {
+      p.part[p.parts++] = {.x = part_of(from, part.begin, hidden.rows).narrow(),
+                           .y = part_of(to, part.begin, hidden.rows).narrow(),
+                           .cache = reinterpret_cast<bf16*>(cache),
+                           .norm = weights_.wide(norm_weight),
+                           .ldx = inner,
+                           .rope = rope};
+    };
+    linear(z, part_of(raw[1], part.begin, hidden.rows), part.wk, part.bk);
+    seen(label + ".k", part_of(raw[1], part.begin, hidden.rows));
+    linear(z, part_of(raw[2], part.begin, hidden.rows), part.wv, part.bv);
+    add(raw[1], k, stores ? b_.memory->k[layer] : nullptr, part.norm_k, true);
+    add(raw[2], v, stores ? b_.memory->v[layer] : nullptr, kNone, false);
+    if (!n.kv_only) {
+      linear(z, part_of(raw[0], part.begin, hidden.rows), part.wq, part.bq);
+      seen(label + ".q", part_of(raw[0], part.begin, hidden.rows));
+      add(raw[0], q, nullptr, part.norm_q, true);
+    }
+    emit(p);
+  }
+  if (n.kv_only) return;
+  attend(n, q, k, v, out);
+  for (const SelfAttentionPart& part : n.parts) {
+    const Array hidden = array(part.hidden), m = array(part.modulation);
+    Array gate = m;
+    gate.at += static_cast<size_t>(2 * hidden.cols) * sizeof(float);
+    product({.x = part_of(out, part.begin, hidden.rows),
+             .y = hidden,
+             .w = weights_.spread(part.wo, n.heads, n.head_dim, pitch),
+             .bias = part.bo,
+             .residual = true,
+             .gate = gate,
+             .gate_row = program_.rows(part.time_row)});
+    seen(label, hidden);
+  }
+}
+
+void Lowering::node(const CrossAttentionNode& n, const std::string& label) {
+  const int64_t inner = n.heads * n.head_dim, pitch = head_pitch(n.head_dim), wide = n.heads * pitch;
+  const Placement& place = program_.place();
+  const Array hidden = array(n.hidden), z = array(n.z), raw = array(n.q);
+  const bool pad = pitch != n.head_dim;
+  const Array q = pad ? rows_at(place.q, raw.rows, wide) : raw,
+              out = pad ? rows_at(place.out, raw.rows, wide) : array(n.out), more = rows_at(place.sum, raw.rows, wide);
+  norm(hidden, z, nullptr, 0, {}, n.eps, n.norm_weight, n.norm_bias);
+  seen(label + ".norm3", z);
+  linear(z, raw, n.wq, n.bq);
+  kc::QkNormRopeCacheWriteParams p;
+  p.tokens = small(raw.rows), p.heads = small(n.heads), p.head_dim = small(n.head_dim), p.pitch = small(pitch);
+  p.parts = 1, p.eps = n.eps;
+  p.part[0] = {.x = raw.narrow(), .y = q.narrow(), .norm = weights_.wide(n.norm_q), .ldx = inner};
+  emit(p);
+  for (size_t i = 0; i < n.groups.size(); ++i) {
+    const auto& group = b_.context->groups[static_cast<size_t>(n.expert * b_.context->groups_per_expert + n.groups[i])];
+    const int64_t offset = n.layer * group.rows * wide;
+    const Array& to = i == 0 ? out : more;
+    kc::AttentionParams a;
+    a.q = q.narrow(), a.out = to.narrow(), a.ldq = wide, a.ldo = wide;
+    a.rows = small(raw.rows), a.heads = small(n.heads), a.head_dim = small(pitch);
+    a.scale = 1.0f / std::sqrt(static_cast<float>(n.head_dim));
+    a.group_count = 1;
+    a.groups[0].rows = small(raw.rows), a.groups[0].segment_count = 1;
+    kc::KeySegment& s = a.groups[0].segments[0];
+    s.k = reinterpret_cast<const bf16*>(group.k) + offset, s.v = reinterpret_cast<const bf16*>(group.v) + offset;
+    s.ld = wide, s.rows = small(group.rows);
+    emit(a);
+    if (i > 0) emit(kc::AddParams{.x = more.narrow(), .y = out.narrow(), .count = raw.rows * wide});
+  }
+  product(
+      {.x = out, .y = hidden, .w = weights_.spread(n.wo, n.heads, n.head_dim, pitch), .bias = n.bo, .residual = true});
+  seen(label, hidden);
+}
+
+void Lowering::node(const ContextKvNode& n, const std::string&) {
+  const int64_t inner = n.heads * n.head_dim, pitch = head_pitch(n.head_dim), wide = n.heads * pitch;
+  const auto& group = b_.context->groups[static_cast<size_t>(n.expert * b_.context->groups_per_expert + n.group)];
+  const Array in = array(n.in);
+  const Array k = rows_at(program_.place().raw_k, in.rows, inner), v = rows_at(program_.place().raw_v, in.rows, inner);
+  const int64_t offset = (n.layer * group.rows + n.row) * wide;
+  linear(in, k, n.wk, n.bk);
+  linear(in, v, n.wv, n.bv);
+  kc::QkNormRopeCacheWriteParams p;
+  p.tokens = small(in.rows), p.heads = small(n.heads), p.head_dim = small(n.head_dim), p.pitch = small(pitch);
+  p.parts = 2, p.eps = n.eps;
+  p.part[0] = {
+      .x = k.narrow(), .y = reinterpret_cast<bf16*>(group.k) + offset, .norm = weights_.wide(n.norm_k), .ldx = inner};
+  p.part[1] = {.x = v.narrow(), .y = reinterpret_cast<bf16*>(group.v) + offset, .ldx = inner};
+  emit(p);
+}
+
+void Lowering::node(const FeedForwardNode& n, const std::string& label) {
+  const Array hidden = array(n.hidden), z = array(n.z), up = array(n.up), m = array(n.modulation);
+  norm(hidden, z, &m, 3, n.time_row, n.eps);
+  seen(label + ".norm2", z);
+  product({.x = z, .y = up, .w = weights_.matrix(n.w1), .bias = n.b1, .act = kernels::Activation::gelu_tanh});
+  seen(label + ".gelu", up);
+  Array gate = m;
+  gate.at += static_cast<size_t>(5 * hidden.cols) * sizeof(float);
+  product({.x = up,
+           .y = hidden,
+           .w = weights_.matrix(n.w2),
+           .bias = n.b2,
+           .residual = true,
+           .gate = gate,
+           .gate_row = program_.rows(n.time_row)});
+  seen(label, hidden);
+}
+
+}  // namespace wam::cuda

@@ -1,0 +1,68 @@
+#pragma once
+
+#include "backend/cuda/program.h"
+
+namespace wam::cuda {
+
+/// Turns nodes into calls, with the addresses of one set of bindings.
+class Lowering {
+ public:
+  Lowering(const CudaProgram& program, const Bindings& b) : program_(program), weights_(program.weights()), b_(b) {}
+  std::vector<Step> take() { return std::move(steps_); }
+
+  void node(const LinearNode& n, const std::string& label);
+  void node(const ActivationNode& n, const std::string& label);
+  void node(const SinusoidNode& n, const std::string& label);
+  void node(const PatchifyNode& n, const std::string& label);
+  void node(const UnpatchifyNode& n, const std::string& label);
+  void node(const ModulationNode& n, const std::string& label);
+  void node(const NormNode& n, const std::string& label);
+  void node(const SelfAttentionNode& n, const std::string& label);
+  void node(const CrossAttentionNode& n, const std::string& label);
+  void node(const ContextKvNode& n, const std::string& label);
+  void node(const FeedForwardNode& n, const std::string& label);
+
+ private:
+  /// Rows on the device.
+  struct Array {
+    std::byte* at = nullptr;
+    bool wide = false;
+    int64_t rows = 0, cols = 0, stride = 0;
+    bf16* narrow() const { return reinterpret_cast<bf16*>(at); }
+    float* floats() const { return reinterpret_cast<float*>(at); }
+  };
+  /// y = act(x w^T + bias), or y += gate * (x w^T + bias).
+  struct Product {
+    Array x, y;
+    DeviceMatrix w;
+    WeightId bias = kNone;
+    kernels::Activation act = kernels::Activation::none;
+    bool residual = false;  // adds to what is in y
+    Array gate = {};        // [time rows, n] in float32; none: 1
+    const int32_t* gate_row = nullptr;
+  };
+
+  Array array(const Slice& s) const;
+  Array rows_at(size_t offset, int64_t rows, int64_t cols) const;  // bf16 scratch
+  void emit(Call call) { steps_.push_back({std::move(call), {}}); }
+  void seen(const std::string& label, const Array& a);
+  void product(const Product& p);
+  void linear(const Array& x, const Array& y, WeightId weight, WeightId bias);
+  void norm(const Array& x, const Array& y, const Array* modulation, int shift, const std::vector<int32_t>& time_row,
+            float eps, WeightId weight = kNone, WeightId bias = kNone);
+  void attend(const SelfAttentionNode& n, const Array& q, const Array& k, const Array& v, const Array& out);
+
+  const CudaProgram& program_;
+  const DeviceWeights& weights_;
+  const Bindings& b_;
+  std::vector<Step> steps_;
+  size_t next_live_ = 0;  // tables used so far
+};
+
+/// Groups of query spans that one attention call takes; each has its table of live rows.
+size_t attention_calls(const SelfAttentionNode& n);
+
+/// Fills the tables of live rows of all attention calls, in the order of the calls.
+void fill_live(const Plan& plan, const MemoryView* memory, kc::LiveRows* tables);
+
+}  // namespace wam::cuda

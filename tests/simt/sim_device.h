@@ -1,0 +1,82 @@
+#pragma once
+
+// A GPU for programs, played by the simulated machine: the same lists of calls, every kernel's own source.
+#include <map>
+#include <set>
+
+#include "backend/cuda/device.h"
+#include "cuda/attention_sm80.cuh"
+#include "cuda/embed.cuh"
+#include "cuda/gemm_plain.cuh"
+#include "cuda/gemm_sm80.cuh"
+#include "cuda/ln_modulate.cuh"
+#include "cuda/qk_norm_rope_cachewrite.cuh"
+#include "launcher.h"
+#include "wamcore/error.h"
+
+namespace sim {
+
+using namespace wam::cuda;
+
+class SimDevice final : public Device {
+ public:
+  /// Fresh memory holds NaN in float32 and in bf16 alike, so that what nobody wrote cannot pass for a result.
+  void* allocate(size_t bytes) override {
+    auto* p = static_cast<std::byte*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+    std::memset(p, 0xff, bytes);
+    ++blocks;
+    return p;
+  }
+  void release(void* p) noexcept override {
+    std::free(p);
+    --blocks;
+  }
+  void upload(void* to, const void* from, size_t bytes) override {
+    std::memcpy(to, from, bytes);
+    uploaded_bytes += bytes;
+  }
+  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void launch(const Call& call) override {
+    const Launcher launcher{.seed = seed++};
+    bool possible = false;
+    std::visit([&](const auto& p) { possible = run(p, launcher); }, call);
+    if (!possible) throw wam::DeviceError("SimDevice: " + std::string(kernel_name(call)) + " refuses its parameters");
+    ++launches[std::string(kernel_name(call))];
+  }
+  std::unique_ptr<Recording> record(std::span<const Call> calls) override {
+    ++recordings;
+    auto list = std::make_unique<List>();
+    list->calls.assign(calls.begin(), calls.end());
+    return list;
+  }
+  void replay(const Recording& recording) override {
+    for (const Call& call : static_cast<const List&>(recording).calls) launch(call);
+  }
+
+  unsigned seed = 1;
+  int blocks = 0, recordings = 0;
+  size_t uploaded_bytes = 0;
+  std::map<std::string, int> launches;
+
+ private:
+  struct List : Recording {
+    std::vector<Call> calls;
+  };
+  static bool run(const LnModulateParams& p, const Launcher& l) { return launch_ln_modulate(p, l); }
+  static bool run(const QkNormRopeCacheWriteParams& p, const Launcher& l) {
+    return launch_qk_norm_rope_cachewrite(p, l);
+  }
+  static bool run(const GemmParams& p, const Launcher& l) {
+    return launch_gemm_sm80(p, gemm_tile_sm80(p.m, p.n, /*sms=*/1), l);
+  }
+  static bool run(const GemmPlainParams& p, const Launcher& l) { return launch_gemm_plain(p, l); }
+  static bool run(const AttentionParams& p, const Launcher& l) { return launch_attention_sm80(p, l); }
+  static bool run(const SinusoidParams& p, const Launcher& l) { return launch_sinusoid(p, l); }
+  static bool run(const ActivationParams& p, const Launcher& l) { return launch_activation(p, l); }
+  static bool run(const ModulationParams& p, const Launcher& l) { return launch_modulation(p, l); }
+  static bool run(const PatchifyParams& p, const Launcher& l) { return launch_patchify(p, l); }
+  static bool run(const UnpatchifyParams& p, const Launcher& l) { return launch_unpatchify(p, l); }
+  static bool run(const AddParams& p, const Launcher& l) { return launch_add(p, l); }
+};
+
+}  // namespace sim
