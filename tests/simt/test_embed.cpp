@@ -106,11 +106,25 @@ TEST(activations_and_modulation) {
   }
 }
 
+TEST(rounding_and_adding) {
+  for (const int n : {1, 7, 8, 4099}) {
+    const std::vector<float> x = normal(n);
+    std::vector<bf16> y(static_cast<size_t>(n), kNan);
+    CHECK(launch_activation({.x = x.data(), .y_narrow = y.data(), .rows = 1, .cols = n, .ldx = n, .ldy = n},
+                            Launcher{.seed = seed()}));
+    for (size_t i = 0; i < x.size(); ++i) CHECK(y[i].bits == to_bf16(x[i]).bits);
+    const std::vector<bf16> more = normal_bf16(n), before = y;
+    CHECK(launch_add({.x = more.data(), .y = y.data(), .count = n}, Launcher{.seed = seed()}));
+    for (size_t i = 0; i < x.size(); ++i) CHECK(y[i].bits == to_bf16(to_float(before[i]) + to_float(more[i])).bits);
+  }
+}
+
 TEST(impossible_sizes_are_refused) {
   CHECK(!launch_patchify({.channels = {1, 0}, .frames = 1, .height = 3, .width = 2}, Launcher{}));
   CHECK(!launch_unpatchify({.channels = 1, .frames = 0, .height = 2, .width = 2}, Launcher{}));
   CHECK(!launch_sinusoid({.rows = 1, .cols = 3}, Launcher{}));
   CHECK(!launch_activation({.rows = 0, .cols = 3}, Launcher{}));
+  CHECK(!launch_add({.count = 0}, Launcher{}));
   CHECK(!launch_modulation({.rows = 1, .cols = 6, .time_cols = 4}, Launcher{}));
 }
 

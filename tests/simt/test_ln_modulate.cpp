@@ -13,16 +13,22 @@ namespace {
 struct Case {
   int rows, cols;
   bool affine, modulated, based;
+  bool wide = false;  // rows in float32
 };
 
 struct Data {
   explicit Data(const Case& c) : ldx(c.cols + 4), ldy(c.cols + 8), ldm(3 * c.cols), time_rows(3) {
     x = normal((c.rows - 1) * ldx + c.cols, 3.0, 0.5);  // a mean that would eat digits of E[x^2] - E[x]^2
+    for (float& v : x) {
+      narrow.push_back(to_bf16(v));
+      if (!c.wide) v = to_float(narrow.back());
+    }
     y.assign(size_t((c.rows - 1) * ldy + c.cols), kNan);
     weight = normal(c.cols), bias = normal(c.cols), modulation = normal(ldm * time_rows);
     shift_base = normal(c.cols), scale_base = normal(c.cols);
     for (int r = 0; r < c.rows; ++r) time_row.push_back(check::integer(0, time_rows - 1));
-    p = {.x = x.data(), .y = y.data(), .rows = c.rows, .cols = c.cols, .ldx = ldx, .ldy = ldy, .eps = 1e-6f};
+    p = {.x = narrow.data(), .y = y.data(), .rows = c.rows, .cols = c.cols, .ldx = ldx, .ldy = ldy, .eps = 1e-6f};
+    if (c.wide) p.x = nullptr, p.x_wide = x.data();
     if (c.affine) p.weight = weight.data(), p.bias = bias.data();
     if (c.modulated) {
       p.shift = modulation.data() + c.cols, p.scale = modulation.data() + 2 * c.cols;
@@ -68,7 +74,7 @@ struct Data {
   int time_rows;
   std::vector<float> x, weight, bias, modulation, shift_base, scale_base;
   std::vector<int32_t> time_row;
-  std::vector<bf16> y;
+  std::vector<bf16> narrow, y;
   LnModulateParams p;
 };
 
@@ -86,10 +92,16 @@ TEST(equals_its_definition) {
     }
 }
 
+TEST(rows_in_float32) {
+  for (const int cols : {3, 10, 1280, 8192})
+    for (const bool affine : {false, true})
+      CHECK(Data({2, cols, affine, false, false, true}).wrong({.seed = seed()}) == 0);
+}
+
 TEST(unaligned_rows_take_the_narrow_path) {
   Data d({3, 64, false, true, false});
-  d.x.insert(d.x.begin(), 0.0f);
-  d.p.x = d.x.data() + 1;
+  d.narrow.insert(d.narrow.begin(), kNan);
+  d.p.x = d.narrow.data() + 1;
   CHECK(!ln_modulate_by_four(d.p));
   Data aligned({3, 64, false, true, false});
   CHECK(ln_modulate_by_four(aligned.p));
@@ -100,6 +112,8 @@ TEST(impossible_sizes_are_refused) {
   for (const auto& [rows, cols] : {std::pair{0, 8}, {1, 0}, {1, kLnMostColumns + 1}}) {
     LnModulateParams p = d.p;
     p.rows = rows, p.cols = cols;
+    CHECK(!launch_ln_modulate(p, Launcher{}));
+    p = d.p, p.x = nullptr;
     CHECK(!launch_ln_modulate(p, Launcher{}));
   }
 }

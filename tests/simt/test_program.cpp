@@ -107,4 +107,56 @@ TEST(a_context_and_a_denoise_pass_agree_with_the_cpu) {
   }
 }
 
+TEST(launches_and_uploads_of_a_pass_are_counted) {
+  // A pass that launches more, or uploads more than its inputs and two small tables, is a regression.
+  const DitConfig c = small_config(true, 2, 64);
+  const Inputs in(c);
+  auto device = std::make_shared<SimDevice>();
+  auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
+  model->load(on(device), weight);
+  Denoiser d(model, 1);
+  d.set_text(0, in.text.data());
+  d.set_image(in.image.data());
+  const auto pass = [&](auto&& body) {
+    device->launches.clear();
+    device->uploaded_bytes = 0;
+    const int before = device->recordings;
+    body();
+    int launches = 0;
+    for (const auto& [name, count] : device->launches) launches += count;
+    return std::tuple(launches, device->recordings - before);
+  };
+  const auto prefill = [&] { d.prefill(0, 2, 1, in.frames[1].data(), in.y.data()); };
+  std::vector<float> video(size_t(c.out_dim * 48)), action(in.action.size());
+  const auto denoise = [&] {
+    d.denoise(0, 2, 3,
+              {.x = in.noise.data(),
+               .y = in.y.data(),
+               .timesteps = in.t.data(),
+               .action = in.action.data(),
+               .state = in.state.data(),
+               .velocity = video.data(),
+               .action_velocity = action.data()});
+  };
+  // patches 2, time 5; a layer 19, without its attention and what follows 5
+  CHECK((pass(prefill) == std::tuple(2 + 5 + 19 + 5, 1)));
+  CHECK((pass(prefill) == std::tuple(2 + 5 + 19 + 5, 0)));  // the same list again
+  // and action 4, state 2; at the end modulation, norm, product, unpatchify, action 2
+  CHECK((pass(denoise) == std::tuple(2 + 5 + 4 + 2 + 2 * 19 + 6, 1)));
+  CHECK((pass(denoise) == std::tuple(2 + 5 + 4 + 2 + 2 * 19 + 6, 0)));
+  const size_t inputs = sizeof(float) * (in.noise.size() + size_t(c.cond_channels() * 48) + in.t.size() +
+                                         in.action.size() + in.state.size());
+  CHECK(device->uploaded_bytes < inputs + 1024);
+  CHECK(device->launches["attention"] == 2 * 3 && device->launches["gemm_plain"] < 15);
+}
+
+TEST(sizes_that_kernels_do_not_know_are_refused) {
+  const auto refuse = [](int64_t head_dim) {
+    const DitConfig c = small_config(false, 1, head_dim);
+    auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
+    model->load(on(std::make_shared<SimDevice>()), weight);
+  };
+  CHECK_THROWS(refuse(192), ShapeError, "head_dim must be even and at most 128, got 192");
+}
+
 CHECK_MAIN()
