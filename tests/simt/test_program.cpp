@@ -104,6 +104,10 @@ TEST(a_context_and_a_denoise_pass_agree_with_the_cpu) {
                 video, action, keys, values);
     CHECK(video < kTolerance && action < kTolerance && keys < kTolerance && values < kTolerance);
     CHECK(device->blocks == 0);  // everything is given back
+    uint64_t launched = 0, counted = 0;
+    for (const auto& [name, times] : device->launches) launched += uint64_t(times);
+    for (const auto& [name, times] : device->counts()) counted += times;
+    CHECK(launched == counted && launched > 0);
   }
 }
 

@@ -12,6 +12,13 @@ std::unique_ptr<Program> CudaBackend::compile(Plan plan, std::shared_ptr<const P
   return std::make_unique<CudaProgram>(std::move(plan), std::static_pointer_cast<const DeviceWeights>(weights));
 }
 
+std::vector<OperationReport> CudaBackend::operations() const {
+  std::vector<OperationReport> out = cpu_->operations();
+  for (const auto& [kernel, times] : device_->counts())
+    out.push_back({.operation = kernel, .kernel = "cuda", .precision = "bfloat16, sums in float32", .runs = times});
+  return out;
+}
+
 // The pointer is of the device: nobody but programs may follow it.
 std::shared_ptr<float> CudaBackend::allocate(size_t bytes) {
   auto* at = static_cast<float*>(device_->allocate(bytes));

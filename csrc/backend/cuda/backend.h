@@ -20,6 +20,8 @@ class CudaBackend final : public Backend {
   std::shared_ptr<const ProgramWeights> load(const WeightTable& table, const WeightSource& source) override;
   std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) override;
 
+  std::vector<OperationReport> operations() const override;
+
   std::shared_ptr<float> allocate_keys(int64_t rows, int64_t heads, int64_t head_dim) override;
   void read_keys(const float* keys, RowRange range, int64_t heads, int64_t head_dim, float* to) override;
   void write_keys(float* keys, RowRange range, int64_t heads, int64_t head_dim, const float* from) override;

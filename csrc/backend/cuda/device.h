@@ -1,6 +1,8 @@
 #pragma once
 
+#include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -43,6 +45,21 @@ class Device {
   virtual void launch(const Call& call) = 0;
   virtual std::unique_ptr<Recording> record(std::span<const Call> calls) = 0;
   virtual void replay(const Recording& recording) = 0;
+
+  /// How often each kernel was asked for, by its name.
+  using Counts = std::map<std::string, uint64_t, std::less<>>;
+  void count(const Counts& more) {
+    const std::lock_guard lock(counts_mutex_);
+    for (const auto& [kernel, times] : more) counts_[kernel] += times;
+  }
+  Counts counts() const {
+    const std::lock_guard lock(counts_mutex_);
+    return counts_;
+  }
+
+ private:
+  mutable std::mutex counts_mutex_;
+  Counts counts_;
 };
 
 /// Device memory that frees itself.

@@ -143,7 +143,10 @@ std::shared_ptr<const CudaProgram::Instance> CudaProgram::instance(const Binding
   auto made = std::make_shared<Instance>();
   made->steps = steps(b);
   std::vector<Call> calls;
-  for (const Step& step : made->steps) calls.push_back(step.call);
+  for (const Step& step : made->steps) {
+    calls.push_back(step.call);
+    ++made->counts[std::string(kernel_name(step.call))];
+  }
   made->recording = weights_->device().record(calls);
   instances_[key] = made;
   return made;
@@ -196,6 +199,7 @@ void CudaProgram::run(const Bindings& b) const {
     for (const Step& step : mine->steps) device.launch(step.call), show(step, *b.tap);
   else
     device.replay(*mine->recording);
+  device.count(mine->counts);
   for (size_t i = 0; i < plan_.buffers.size(); ++i)
     if (plan_.buffers[i].external && place_.buffers[i].output && b.external[i])
       device.download(b.external[i], reinterpret_cast<std::byte*>(b.workspace) + place_.buffers[i].offset,

@@ -62,6 +62,7 @@ class CudaProgram final : public Program {
   struct Instance {
     std::vector<Step> steps;
     std::unique_ptr<Recording> recording;
+    Device::Counts counts;  // of the kernels in it
   };
   std::shared_ptr<const Instance> instance(const Bindings& b) const;
   void upload(const Bindings& b) const;
