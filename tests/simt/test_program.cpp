@@ -82,9 +82,9 @@ std::shared_ptr<cuda::CudaBackend> on(const std::shared_ptr<SimDevice>& device) 
   return std::make_shared<cuda::CudaBackend>(device, make_backend("cpu", 1));
 }
 
-// Relative l2. Measured on fresh inputs: at most 5.2e-3; twice that is allowed. bf16 keeps 8 bits, and a value is
+// Relative l2. Measured on fresh inputs: at most 5.8e-3; twice that is allowed. bf16 keeps 8 bits, and a value is
 // rounded some twenty times on its way through two layers.
-constexpr double kTolerance = 1.05e-2;
+constexpr double kTolerance = 1.2e-2;
 
 }  // namespace
 
@@ -142,12 +142,12 @@ TEST(launches_and_uploads_of_a_pass_are_counted) {
                .velocity = video.data(),
                .action_velocity = action.data()});
   };
-  // patches 2, time 5; a layer 19, without its attention and what follows 5
-  CHECK((pass(prefill) == std::tuple(2 + 5 + 19 + 5, 1)));
-  CHECK((pass(prefill) == std::tuple(2 + 5 + 19 + 5, 0)));  // the same list again
+  // patches 2, time 5; a layer 18, without its attention and what follows 5
+  CHECK((pass(prefill) == std::tuple(2 + 5 + 18 + 5, 1)));
+  CHECK((pass(prefill) == std::tuple(2 + 5 + 18 + 5, 0)));  // the same list again
   // and action 4, state 2; at the end modulation, norm, product, unpatchify, action 2
-  CHECK((pass(denoise) == std::tuple(2 + 5 + 4 + 2 + 2 * 19 + 6, 1)));
-  CHECK((pass(denoise) == std::tuple(2 + 5 + 4 + 2 + 2 * 19 + 6, 0)));
+  CHECK((pass(denoise) == std::tuple(2 + 5 + 4 + 2 + 2 * 18 + 6, 1)));
+  CHECK((pass(denoise) == std::tuple(2 + 5 + 4 + 2 + 2 * 18 + 6, 0)));
   const size_t inputs = sizeof(float) * (in.noise.size() + size_t(c.cond_channels() * 48) + in.t.size() +
                                          in.action.size() + in.state.size());
   CHECK(device->uploaded_bytes < inputs + 1024);

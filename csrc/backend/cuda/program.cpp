@@ -85,8 +85,10 @@ CudaProgram::CudaProgram(Plan plan, std::shared_ptr<const DeviceWeights> weights
       padded = std::max(padded, n->q.rows * n->heads * head_pitch(n->head_dim));
       if (n->groups.size() > 1) sum = std::max(sum, n->q.rows * n->heads * head_pitch(n->head_dim));
     }
-    if (const auto* n = std::get_if<ContextKvNode>(&any))
+    if (const auto* n = std::get_if<ContextKvNode>(&any)) {
+      head_pitch(n->head_dim);  // throws for sizes that no kernel knows
       context = std::max(context, n->in.rows * n->heads * n->head_dim);
+    }
     if (const auto* n = std::get_if<FeedForwardNode>(&any)) keep(n->time_row);
     if (const auto* n = std::get_if<SinusoidNode>(&any)) keep(n->time_row);
     if (const auto* n = std::get_if<NormNode>(&any)) keep(n->time_row);
