@@ -187,7 +187,7 @@ void CudaProgram::show(const Step& step, const Tap& tap) const {
     } else {
       std::vector<bf16> narrow(count);
       weights_->device().download(narrow.data(), s.data, count * sizeof(bf16));
-      std::transform(narrow.begin(), narrow.end(), values.begin(), kc::to_float);
+      std::transform(narrow.begin(), narrow.end(), values.begin(), [](bf16 v) { return kc::to_float(v); });
     }
     tap(s.label, values.data(), s.rows, s.cols, s.stride);
   }

@@ -25,7 +25,7 @@ DeviceWeights::DeviceWeights(std::shared_ptr<Device> device, const WeightTable& 
       entry.n = raw.numel();
       longest = std::max(longest, entry.n);
       narrow.resize(static_cast<size_t>(entry.n));
-      std::transform(from, from + entry.n, narrow.begin(), kc::to_bf16);
+      std::transform(from, from + entry.n, narrow.begin(), [](float v) { return kc::to_bf16(v); });
       entry.wide = Block(*device_, static_cast<size_t>(entry.n) * sizeof(float));
       device_->upload(entry.wide.as<>(), from, entry.wide.bytes());
     } else {
