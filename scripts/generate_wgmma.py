@@ -7,7 +7,7 @@ from pathlib import Path
 
 # columns of the result -> operands: ss takes both from shared memory, rs the first from registers and the second as
 # [k, n] with n contiguous (values, in attention); e4m3 takes bytes from shared memory.
-SHAPES = {64: "rs", 128: "ss rs e4m3", 176: "ss", 192: "ss e4m3", 256: "ss"}
+SHAPES = {64: "rs", 128: "ss rs e4m3", 192: "ss e4m3", 256: "ss"}
 
 HEAD = """#pragma once
 

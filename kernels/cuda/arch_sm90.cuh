@@ -66,11 +66,18 @@ template <int pending>
 __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
-/// Keeps the compiler from moving the use of results before the wait, or of operands behind it.
+/// Keeps the compiler from using results before the wait.
 template <int blocks>
 __device__ __forceinline__ void hold(float (&d)[blocks][4]) {
   WAM_UNROLL
   for (int i = 0; i < blocks * 4; ++i) asm volatile("" : "+f"(d[i / 4][i % 4])::"memory");
+}
+
+/// The same for an operand that products read out of registers: they stay what they are until here.
+template <int blocks>
+__device__ __forceinline__ void hold(uint32_t (&a)[blocks][4]) {
+  WAM_UNROLL
+  for (int i = 0; i < blocks * 4; ++i) asm volatile("" : "+r"(a[i / 4][i % 4])::"memory");
 }
 
 /// Registers a thread may use from here on, of a whole warpgroup.
@@ -113,6 +120,8 @@ void wgmma_wait() {
 }
 template <int blocks>
 void hold(float (&)[blocks][4]) {}
+template <int blocks>
+void hold(uint32_t (&)[blocks][4]) {}
 template <int count>
 void give_registers() {}
 template <int count>

@@ -202,14 +202,14 @@ class AttentionConsumer {
       pass_turn();
       finish_scores<1>(s, tile.rows_left());
       const Shrink<Tile> shrink = weigh<Tile>(s, state, p_.scale * kLog2E);
-      finish_values(state);
+      finish_values(state, weights);
       shrink_out(state, shrink);
       pack_weights<Tile>(weights, s);
     }
     release(shared_.q_empty);
     barrier_wait(&shared_.v_full[at_v_.stage], at_v_.parity);
     start_values<Tile>(state, weights, shared_.v + at_v_.stage * Tile::key_bytes);
-    finish_values(state);
+    finish_values(state, weights);
   }
 
   /// After the last tile: the turn that nobody took.
@@ -233,9 +233,10 @@ class AttentionConsumer {
     at_k_.advance();
     if (valid < Tile::key_rows) mask_columns<Tile>(s, valid);
   }
-  __device__ __forceinline__ void finish_values(SoftmaxState<Tile>& state) {
+  __device__ __forceinline__ void finish_values(SoftmaxState<Tile>& state, Weights<Tile>& weights) {
     wgmma_wait<0>();
     hold(state.out[0]);
+    hold(weights);
     release(&shared_.v_empty[at_v_.stage]);
     at_v_.advance();
   }

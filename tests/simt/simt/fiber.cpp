@@ -34,7 +34,7 @@ void Fiber::run() {
   finish();
 }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
 
 // Saves what a call must preserve, swaps stacks and returns there. swapcontext() would do, at two system calls a
 // switch.

@@ -3,7 +3,7 @@
 // A function on a stack of its own that can be left in the middle and entered again.
 #include <cstddef>
 #include <memory>
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) || defined(SIMT_UCONTEXT)
 #include <ucontext.h>
 #endif
 
@@ -30,7 +30,7 @@ class Fiber {
   std::unique_ptr<std::byte[]> stack_;
   void (*body_)(void*) = nullptr;
   void* argument_ = nullptr;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
   void* fiber_sp_ = nullptr;  // stack pointers of the side that is not running
   void* caller_sp_ = nullptr;
 #else
