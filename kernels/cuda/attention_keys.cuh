@@ -1,7 +1,7 @@
 #pragma once
 
 // Walks the key tiles of a query group: segment by segment, so that only the last tile of each segment is ragged.
-#include "device.cuh"
+#include "split.cuh"
 #include "wamcore/kernels/cuda/attention.h"
 
 namespace wam::kernels::cuda {
@@ -66,14 +66,6 @@ __host__ __device__ inline QueryTile query_tile(const AttentionParams& p, int ti
   }
   const int first = tile * tile_rows, left = p.groups[g].rows - first;
   return {g, p.groups[g].first_row + first, left < tile_rows ? left : tile_rows};
-}
-
-/// The part of [0, tiles) that split `split` of `splits` works on; it may be empty.
-struct TileRange {
-  int begin, end;
-};
-__host__ __device__ inline TileRange split_range(int tiles, int split, int splits) {
-  return {int(int64_t{tiles} * split / splits), int(int64_t{tiles} * (split + 1) / splits)};
 }
 
 /// One tile of keys: where it starts and how many of its rows exist.

@@ -5,6 +5,7 @@
 // epilogue.
 #include "arch_sm90.cuh"
 #include "gemm_epilogue.cuh"
+#include "split.cuh"
 
 namespace wam::kernels::cuda {
 
@@ -16,31 +17,41 @@ struct GemmTileSm90 {
   static constexpr int depth = 128 / element_bytes;
   static constexpr int x_bytes = rows * 128, w_bytes = cols * 128, stage_bytes = x_bytes + w_bytes;
   static constexpr int stages = 200 * 1024 / stage_bytes;  // what is left of 227 KiB holds the barriers
-  static constexpr int shared_bytes = stages * stage_bytes + 2 * stages * int(sizeof(uint64_t));
+  static constexpr int shared_bytes = stages * stage_bytes + 2 * stages * int(sizeof(uint64_t)) + 16;
   static_assert(cols % kSquareStripe == 0 && stages >= 4 && shared_bytes <= 227 * 1024);
 };
 
-/// The tiles that a block works on: every gridDim.x-th, row tiles first, so that blocks at work together share w.
-struct GemmTiles {
-  __device__ GemmTiles(const GemmParams& p, int rows, int cols)
-      : row_tiles((p.m + rows - 1) / rows), count(row_tiles * ((p.n + cols - 1) / cols)) {}
-  int row_tiles, count;
+/// A tile of the result and a part of k. Blocks take every gridDim.x-th: parts of a tile first, then row tiles, so that
+/// blocks at work together share w.
+template <class Tile>
+struct GemmItem {
+  __device__ GemmItem(const GemmParamsSm90& p, int index) : split(index % p.splits), tile(index / p.splits) {
+    const int row_tiles = (p.gemm.m + Tile::rows - 1) / Tile::rows;
+    row = tile % row_tiles * Tile::rows;
+    col = tile / row_tiles * Tile::cols;
+    slices = split_range((p.gemm.k + Tile::depth - 1) / Tile::depth, split, p.splits);
+  }
+  static __device__ int count(const GemmParamsSm90& p) {
+    return (p.gemm.m + Tile::rows - 1) / Tile::rows * ((p.gemm.n + Tile::cols - 1) / Tile::cols) * p.splits;
+  }
+  int split, tile, row, col;
+  TileRange slices;
 };
 
 template <class Tile>
 __device__ __forceinline__ void gemm_produce(const GemmParamsSm90& p, unsigned char* stages, uint64_t* full,
                                              uint64_t* empty) {
-  const GemmTiles tiles(p.gemm, Tile::rows, Tile::cols);
-  const int slices = (p.gemm.k + Tile::depth - 1) / Tile::depth;
   RingPosition<Tile::stages> at;
-  for (int tile = int(blockIdx.x); tile < tiles.count; tile += int(gridDim.x))
-    for (int slice = 0; slice < slices; ++slice, at.advance()) {
+  for (int index = int(blockIdx.x); index < GemmItem<Tile>::count(p); index += int(gridDim.x)) {
+    const GemmItem<Tile> item(p, index);
+    for (int slice = item.slices.begin; slice < item.slices.end; ++slice, at.advance()) {
       if (!WAM_PLANTED("no_wait_for_empty")) barrier_wait(&empty[at.stage], at.parity ^ 1);
       barrier_arrive_expect(&full[at.stage], Tile::stage_bytes);
       unsigned char* const stage = stages + at.stage * Tile::stage_bytes;
-      copy_box(p.x, &full[at.stage], stage, slice * Tile::depth, tile % tiles.row_tiles * Tile::rows);
-      copy_box(p.w, &full[at.stage], stage + Tile::x_bytes, slice * Tile::depth, tile / tiles.row_tiles * Tile::cols);
+      copy_box(p.x, &full[at.stage], stage, slice * Tile::depth, item.row);
+      copy_box(p.w, &full[at.stage], stage + Tile::x_bytes, slice * Tile::depth, item.col);
     }
+  }
 }
 
 template <class Tile>
@@ -131,28 +142,60 @@ __device__ __forceinline__ void scale_sums(GemmSumsSm90<Tile>& sums, const GemmP
   }
 }
 
-template <class Tile, GemmEpilogue epilogue>
-__device__ __forceinline__ void gemm_consume(const GemmParamsSm90& p, GemmRing<Tile> ring) {
-  const GemmTiles tiles(p.gemm, Tile::rows, Tile::cols);
-  const int slices = (p.gemm.k + Tile::depth - 1) / Tile::depth;
-  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32 - 4;
-  for (int tile = int(blockIdx.x); tile < tiles.count; tile += int(gridDim.x)) {
-    const int64_t row = tile % tiles.row_tiles * Tile::rows + warp * 16 + lane / 4;
-    const int64_t col = int64_t{tile / tiles.row_tiles} * Tile::cols;
-    GemmSumsSm90<Tile> sums;
-    if constexpr (Tile::element_bytes == 1) {
-      sum_slices_exactly<Tile>(sums, ring, slices, warp / 4);
-      scale_sums<Tile>(sums, p, row, col);
-    } else {
-      sum_slices<Tile>(sums, ring, slices, warp / 4);
+/// Leaves a part's sums in memory. Who is the last of a tile's parts adds all of them up, in their order whatever
+/// theirs was in time, and returns true. `note` is shared by the multiplying warps.
+template <class Tile>
+__device__ __forceinline__ bool gather_parts(GemmSumsSm90<Tile>& sums, const GemmParamsSm90& p,
+                                             const GemmItem<Tile>& item, int* note) {
+  constexpr int threads = 256, vectors = Tile::cols / 8;
+  const int thread = int(threadIdx.x) - 128;
+  float4* const parts =
+      reinterpret_cast<float4*>(p.partial) + int64_t{item.tile} * p.splits * vectors * threads + thread;
+  WAM_UNROLL
+  for (int i = 0; i < vectors; ++i)
+    parts[(item.split * vectors + i) * threads] = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+  __threadfence();
+  sync_some(1, threads);
+  if (thread == 0) *note = atomicAdd(&p.arrived[item.tile], 1);
+  sync_some(1, threads);
+  if (*note != (WAM_PLANTED("no_wait_for_parts") ? 0 : p.splits - 1)) return false;
+  __threadfence();
+  WAM_UNROLL
+  for (int i = 0; i < vectors; ++i) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0.0f;
+  for (int part = 0; part < p.splits; ++part) {
+    WAM_UNROLL
+    for (int i = 0; i < vectors; ++i) {
+      const float4 v = __ldcg(&parts[(part * vectors + i) * threads]);
+      sums[i][0] += v.x;
+      sums[i][1] += v.y;
+      sums[i][2] += v.z;
+      sums[i][3] += v.w;
     }
+  }
+  if (thread == 0) p.arrived[item.tile] = 0;  // for the next launch
+  return true;
+}
+
+template <class Tile, GemmEpilogue epilogue>
+__device__ __forceinline__ void gemm_consume(const GemmParamsSm90& p, GemmRing<Tile> ring, int* note) {
+  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32 - 4;
+  for (int index = int(blockIdx.x); index < GemmItem<Tile>::count(p); index += int(gridDim.x)) {
+    const GemmItem<Tile> item(p, index);
+    GemmSumsSm90<Tile> sums;
+    if constexpr (Tile::element_bytes == 1)
+      sum_slices_exactly<Tile>(sums, ring, item.slices.end - item.slices.begin, warp / 4);
+    else
+      sum_slices<Tile>(sums, ring, item.slices.end - item.slices.begin, warp / 4);
+    if (p.splits > 1 && !gather_parts<Tile>(sums, p, item, note)) continue;
+    const int64_t row = item.row + warp * 16 + lane / 4;
+    if constexpr (Tile::element_bytes == 1) scale_sums<Tile>(sums, p, row, item.col);
     WAM_UNROLL
     for (int stripe = 0; stripe < Tile::cols / kSquareStripe; ++stripe)
-      store_stripe<epilogue>(p.gemm, row, col + stripe * kSquareStripe, sums + stripe * (kSquareStripe / 8));
+      store_stripe<epilogue>(p.gemm, row, item.col + stripe * kSquareStripe, sums + stripe * (kSquareStripe / 8));
   }
 }
 
-/// Grid [as many blocks as multiprocessors, or tiles if those are fewer].
+/// Grid [as many blocks as multiprocessors, or items if those are fewer].
 template <class Tile, GemmEpilogue epilogue>
 __global__ __launch_bounds__(Tile::threads, 1) void gemm_kernel_sm90(const __grid_constant__ GemmParamsSm90 p) {
   WAM_DYNAMIC_SHARED(stages);
@@ -171,7 +214,8 @@ __global__ __launch_bounds__(Tile::threads, 1) void gemm_kernel_sm90(const __gri
     if (threadIdx.x == 0) gemm_produce<Tile>(p, stages, full, empty);
   } else {
     take_registers<232>();
-    gemm_consume<Tile, epilogue>(p, GemmRing<Tile>{stages, full, empty, {}});
+    gemm_consume<Tile, epilogue>(p, GemmRing<Tile>{stages, full, empty, {}},
+                                 reinterpret_cast<int*>(empty + Tile::stages));
   }
 }
 

@@ -33,9 +33,12 @@ struct Result {
   simt::Counts counts;
 };
 
-Result run(const Case& c, int tile, unsigned seed, const char* bug = "") {
+Result run(const Case& c, int tile, unsigned seed, const char* bug = "", int splits = 1) {
   Data data(c, seed);
   const Quantised x(data.p.x, c.m, c.k, data.p.ldx), w(data.p.w, c.n, c.k, data.p.ldw);
+  const GemmChoiceSm90 choice{tile, splits};
+  std::vector<float> partial(size_t(gemm_split_floats(c.m, c.n, choice)), NAN);
+  std::vector<int32_t> arrived(size_t(gemm_tiles_sm90(c.m, c.n, kGemmColsSm90[tile])));
   GemmParamsSm90 plan;
   const Fp8Operands operands{.x = x.values.data(),
                              .w = w.values.data(),
@@ -43,7 +46,7 @@ Result run(const Case& c, int tile, unsigned seed, const char* bug = "") {
                              .w_scale = w.scale.data(),
                              .ldx = x.ld,
                              .ldw = w.ld};
-  CHECK(plan_gemm_fp8_sm90(&plan, data.p, operands, tile, 2));
+  CHECK(plan_gemm_fp8_sm90(&plan, data.p, operands, choice, {partial.data(), arrived.data()}, 2));
   Result r{};
   CHECK(launch_gemm_fp8_sm90(plan, sim::Launcher{.seed = seed, .planted = bug, .counts = &r.counts}));
   r.against_quantised =
@@ -101,7 +104,7 @@ TEST(impossible_sizes_are_refused) {
     Fp8Operands operands = good;
     spoil(p, operands);
     GemmParamsSm90 plan;
-    return !plan_gemm_fp8_sm90(&plan, p, operands, tile, 132);
+    return !plan_gemm_fp8_sm90(&plan, p, operands, {tile, 1}, {}, 132);
   };
   CHECK(!refuses([](GemmParams&, Fp8Operands&) {}));
   CHECK(refuses([](GemmParams&, Fp8Operands&) {}, 0));  // 256 columns do not fit the registers
@@ -111,9 +114,12 @@ TEST(impossible_sizes_are_refused) {
   CHECK(refuses([](GemmParams&, Fp8Operands& o) { o.w = nullptr; }));
 }
 
-TEST(the_width_follows_the_waves) {
-  CHECK(kGemmColsSm90[gemm_tile_fp8_sm90(1785, 5120, 132)] == 192);
-  CHECK(kGemmColsSm90[gemm_tile_fp8_sm90(125, 3072, 132)] == 128);
+TEST(parts_of_k_are_added_up) { CHECK(run(ragged, 2, 1, "", 3).against_quantised <= kTolerance); }
+
+TEST(the_choice_follows_the_waves) {
+  CHECK(kGemmColsSm90[gemm_choice_fp8_sm90(1785, 5120, 5120, 132).tile] == 192);
+  CHECK(gemm_choice_fp8_sm90(1785, 5120, 5120, 132).splits == 1);
+  CHECK(gemm_choice_fp8_sm90(125, 3072, 14336, 132).splits > 1);
 }
 
 CHECK_MAIN()

@@ -84,6 +84,10 @@ template <typename T>
 T __ldg(const T* p) {
   return *p;
 }
+template <typename T>
+T __ldcg(const T* p) {
+  return *p;
+}
 
 // Blocks run one after another and threads change only at a rendezvous, so plain code is atomic here.
 template <typename T>

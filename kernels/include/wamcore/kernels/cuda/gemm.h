@@ -91,22 +91,53 @@ constexpr int gemm_tile_sm80(int m, int n, int sms) {
 inline constexpr int kGemmRowsSm90 = 128;
 inline constexpr int kGemmColsSm90[] = {256, 192, 128};
 
-/// Index of the width that ends first on `sms` multiprocessors, one block on each. A wave costs its columns, and
-/// sixteen more for what a slice of k costs at any width (its barriers, and its 64 rows of x: an mma of 256, 192 and
-/// 128 columns reads 80, 85 and 96 bytes of shared memory a cycle, of 128 that are there). At 1785 rows and 132
-/// multiprocessors, 5120 columns are three waves of 256 (70 % full) or three of 192 (95 % full).
-constexpr int gemm_tile_sm90(int m, int n, int sms) {
-  int best = 0, best_cost = 0;
-  for (int i = 0; i < 3; ++i) {
-    const int cols = kGemmColsSm90[i];
-    const int tiles = (m + kGemmRowsSm90 - 1) / kGemmRowsSm90 * ((n + cols - 1) / cols);
-    const int cost = (tiles + sms - 1) / sms * (cols + 16);
-    if (i == 0 || cost < best_cost) {
-      best = i;
+/// Tiles of `cols` columns.
+constexpr int gemm_tiles_sm90(int m, int n, int cols) {
+  return (m + kGemmRowsSm90 - 1) / kGemmRowsSm90 * ((n + cols - 1) / cols);
+}
+
+/// A tile (of kGemmColsSm90) and the parts into which k is divided.
+struct GemmChoiceSm90 {
+  int tile = 0, splits = 1;
+};
+
+/// What ends first on `sms` multiprocessors, one block on each, with `slices` slices of k. A slice costs its columns,
+/// and sixteen more for what it costs at any width (its barriers, and its rows of x: an mma of 256, 192 and 128 columns
+/// reads 80, 85 and 96 bytes of shared memory a cycle, of 128 that are there). At 1785 rows and 132 multiprocessors,
+/// 5120 columns are three waves of 256 (70 % full) or three of 192 (95 % full). Few rows leave few tiles: 125 rows
+/// times 3072 columns are 24, and one multiprocessor in five could not read the weights at the speed of the memory.
+/// Then k is divided; writing and adding up a part costs about two slices.
+constexpr GemmChoiceSm90 gemm_choice_sm90(int m, int n, int slices, int sms, int widest = 0) {
+  GemmChoiceSm90 best;
+  int64_t best_cost = -1;
+  for (int tile = widest; tile < 3; ++tile)
+    for (int splits = 1; splits <= 8 && splits <= slices; ++splits) {
+      const int64_t items = int64_t{gemm_tiles_sm90(m, n, kGemmColsSm90[tile])} * splits;
+      const int64_t steps = (slices + splits - 1) / splits + (splits > 1 ? 2 * splits + 2 : 0);
+      const int64_t cost = (items + sms - 1) / sms * steps * (kGemmColsSm90[tile] + 16);
+      if (best_cost >= 0 && cost >= best_cost) continue;
+      best = {tile, splits};
       best_cost = cost;
     }
-  }
   return best;
+}
+/// For bf16, where a slice has 64 channels.
+constexpr GemmChoiceSm90 gemm_choice_bf16_sm90(int m, int n, int k, int sms) {
+  return gemm_choice_sm90(m, n, (k + 63) / 64, sms);
+}
+/// For e4m3, where a slice has 128 channels; a tile needs its sums twice, so that 256 columns do not fit the registers.
+constexpr GemmChoiceSm90 gemm_choice_fp8_sm90(int m, int n, int k, int sms) {
+  return gemm_choice_sm90(m, n, (k + 127) / 128, sms, 1);
+}
+
+/// Scratch memory of split products: floats, and a counter a tile.
+struct GemmScratch {
+  float* partial = nullptr;    // [gemm_split_floats()]
+  int32_t* arrived = nullptr;  // [gemm_tiles_sm90()], zero
+};
+constexpr int64_t gemm_split_floats(int m, int n, GemmChoiceSm90 choice) {
+  const int cols = kGemmColsSm90[choice.tile];
+  return choice.splits > 1 ? int64_t{gemm_tiles_sm90(m, n, cols)} * choice.splits * kGemmRowsSm90 * cols : 0;
 }
 
 /// GemmParams and where bulk copies find x [m, k] and w [n, k]; those are e4m3 where there are scales, and gemm.x and
@@ -117,20 +148,37 @@ struct GemmParamsSm90 {
   const float* w_scale = nullptr;  // [n]
   TensorMap x, w;
   int tile = 0;    // of kGemmColsSm90
-  int blocks = 0;  // that walk over the tiles
+  int splits = 1;  // parts of k, each a tile of its own; the last to end adds them up, always in the same order
+  float* partial = nullptr;    // [gemm_split_floats(...)]; may be nullptr if splits is 1
+  int32_t* arrived = nullptr;  // [tiles], zero before and after; may be nullptr if splits is 1
+  int blocks = 0;              // that walk over the tiles
 };
 
-/// Makes the maps for tile `tile` of kGemmColsSm90; false for impossible sizes or where the driver refuses. Done once,
-/// before a graph is captured.
-inline bool plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, int tile, int multiprocessors) {
+/// What plans for both kinds of operand share.
+inline bool plan_gemm_blocks_sm90(GemmParamsSm90* plan, GemmChoiceSm90 choice, const GemmScratch& scratch, int slices,
+                                  int multiprocessors) {
+  if (choice.tile < 0 || choice.tile > 2 || choice.splits < 1 || choice.splits > slices || multiprocessors < 1)
+    return false;
+  if (choice.splits > 1 && (!scratch.partial || !scratch.arrived)) return false;
+  plan->tile = choice.tile;
+  plan->splits = choice.splits;
+  plan->partial = scratch.partial;
+  plan->arrived = scratch.arrived;
+  const int items = gemm_tiles_sm90(plan->gemm.m, plan->gemm.n, kGemmColsSm90[choice.tile]) * choice.splits;
+  plan->blocks = items < multiprocessors ? items : multiprocessors;
+  return true;
+}
+
+/// Makes the maps; false for impossible sizes or where the driver refuses. Done once, before a graph is captured.
+inline bool plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, GemmChoiceSm90 choice, const GemmScratch& scratch,
+                           int multiprocessors) {
   if (!gemm_possible(p)) return false;
-  *plan = {.gemm = p, .tile = tile};
-  const int cols = kGemmColsSm90[plan->tile];
-  const int tiles = (p.m + kGemmRowsSm90 - 1) / kGemmRowsSm90 * ((p.n + cols - 1) / cols);
-  plan->blocks = tiles < multiprocessors ? tiles : multiprocessors;
-  return make_tensor_map(&plan->x,
-                         {.base = p.x, .sizes = {p.k, p.m}, .strides = {p.ldx * 2}, .box = {64, kGemmRowsSm90}}) == 0 &&
-         make_tensor_map(&plan->w, {.base = p.w, .sizes = {p.k, p.n}, .strides = {p.ldw * 2}, .box = {64, cols}}) == 0;
+  *plan = {.gemm = p};
+  if (!plan_gemm_blocks_sm90(plan, choice, scratch, (p.k + 63) / 64, multiprocessors)) return false;
+  const auto map = [&](TensorMap* to, const bf16* base, int64_t rows, int64_t ld, int box) {
+    return make_tensor_map(to, {.base = base, .sizes = {p.k, rows}, .strides = {2 * ld}, .box = {64, box}}) == 0;
+  };
+  return map(&plan->x, p.x, p.m, p.ldx, kGemmRowsSm90) && map(&plan->w, p.w, p.n, p.ldw, kGemmColsSm90[choice.tile]);
 }
 /// With wgmma, on sm_90a.
 LaunchResult gemm_sm90(const GemmParamsSm90& plan, Stream stream);
@@ -144,35 +192,24 @@ struct Fp8Operands {
   int64_t ldx = 0, ldw = 0;        // multiples of 16
 };
 
-/// Index of the width for e4m3: 192 or 128 columns, since a tile needs its sums twice.
-constexpr int gemm_tile_fp8_sm90(int m, int n, int sms) {
-  const auto cost = [=](int cols) {
-    const int tiles = (m + kGemmRowsSm90 - 1) / kGemmRowsSm90 * ((n + cols - 1) / cols);
-    return (tiles + sms - 1) / sms * (cols + 16);
-  };
-  return cost(192) <= cost(128) ? 1 : 2;
-}
-
 /// As plan_gemm_sm90; x and w of `p` are left out, k is a multiple of 16.
-inline bool plan_gemm_fp8_sm90(GemmParamsSm90* plan, const GemmParams& p, const Fp8Operands& operands, int tile,
-                               int multiprocessors) {
+inline bool plan_gemm_fp8_sm90(GemmParamsSm90* plan, const GemmParams& p, const Fp8Operands& operands,
+                               GemmChoiceSm90 choice, const GemmScratch& scratch, int multiprocessors) {
   GemmParams rest = p;  // what gemm_possible() asks of x and w is asked of the operands below
   rest.x = rest.w = reinterpret_cast<const bf16*>(operands.x);
   rest.ldx = rest.ldw = p.k;
-  if (!gemm_possible(rest) || tile < 1 || tile > 2 || multiprocessors < 1 || p.k % 16) return false;
+  if (!gemm_possible(rest) || choice.tile < 1 || p.k % 16) return false;
   if (!operands.x_scale || !operands.w_scale || operands.ldx % 16 || operands.ldw % 16) return false;
   if (!operands.w || reinterpret_cast<uintptr_t>(operands.w) % 16 || operands.ldx < p.k || operands.ldw < p.k)
     return false;
-  *plan = {.gemm = p, .x_scale = operands.x_scale, .w_scale = operands.w_scale, .tile = tile};
-  const int cols = kGemmColsSm90[tile];
-  const int tiles = (p.m + kGemmRowsSm90 - 1) / kGemmRowsSm90 * ((p.n + cols - 1) / cols);
-  plan->blocks = tiles < multiprocessors ? tiles : multiprocessors;
+  *plan = {.gemm = p, .x_scale = operands.x_scale, .w_scale = operands.w_scale};
+  if (!plan_gemm_blocks_sm90(plan, choice, scratch, (p.k + 127) / 128, multiprocessors)) return false;
   const auto map = [&](TensorMap* to, const e4m3* base, int64_t rows, int64_t ld, int box) {
     return make_tensor_map(
                to, {.base = base, .element_bytes = 1, .sizes = {p.k, rows}, .strides = {ld}, .box = {128, box}}) == 0;
   };
   return map(&plan->x, operands.x, p.m, operands.ldx, kGemmRowsSm90) &&
-         map(&plan->w, operands.w, p.n, operands.ldw, cols);
+         map(&plan->w, operands.w, p.n, operands.ldw, kGemmColsSm90[choice.tile]);
 }
 /// With wgmma of e4m3, on sm_90a.
 LaunchResult gemm_fp8_sm90(const GemmParamsSm90& plan, Stream stream);
