@@ -156,7 +156,10 @@ __device__ __forceinline__ bool gather_parts(GemmSumsSm90<Tile>& sums, const Gem
     parts[(item.split * vectors + i) * threads] = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
   __threadfence();
   sync_some(1, threads);
-  if (thread == 0) *note = atomicAdd(&p.arrived[item.tile], 1);
+  if (thread == 0) {
+    *note = atomicAdd(&p.arrived[item.tile], 1);
+    if (*note == p.splits - 1) p.arrived[item.tile] = 0;  // for the next launch
+  }
   sync_some(1, threads);
   if (*note != (WAM_PLANTED("no_wait_for_parts") ? 0 : p.splits - 1)) return false;
   __threadfence();
@@ -172,7 +175,6 @@ __device__ __forceinline__ bool gather_parts(GemmSumsSm90<Tile>& sums, const Gem
       sums[i][3] += v.w;
     }
   }
-  if (thread == 0) p.arrived[item.tile] = 0;  // for the next launch
   return true;
 }
 
