@@ -37,7 +37,9 @@ RunnerOptions runner_options(const py::dict& given) {
   RunnerOptions o;
   std::string mode = "automatic", wish = "ignore";
   py::dict safety;
+  py::list grippers;
   Keywords(given, "Runner")
+      .take("grippers", grippers)
       .take("control_hz", o.control_hz)
       .take("execute_horizon", o.execute_horizon)
       .take("blend_ticks", o.blend_ticks)
@@ -56,6 +58,16 @@ RunnerOptions runner_options(const py::dict& given) {
       .take("realtime", wish)
       .take("safety", safety)
       .finish();
+  for (const py::handle& one : grippers) {
+    Gripper g;
+    Keywords(one.cast<py::dict>(), "Runner: grippers")
+        .take("joint", g.joint)
+        .take("open", g.open)
+        .take("closed", g.closed)
+        .take("hysteresis", g.hysteresis)
+        .finish();
+    o.grippers.push_back(g);
+  }
   o.mode = execution(mode);
   o.realtime = realtime(wish);
   o.safety = safety_options(safety);
@@ -235,6 +247,7 @@ constexpr const char* kOptions =
     "    max_state_age, command_validity: s (0.1).\n"
     "    record: s of servo cycles to keep for record() (30).\n"
     "    dump: folder that the record is written to at the end of the run ('' = nowhere); see read_record.\n"
+    "    grippers: [{joint: number, open: rad, closed: rad, hysteresis: share}], joints that are not interpolated.\n"
     "    safety: dict of SafetyFilter options.\n"
     "    parameters: dict of strings for Hal.configure.\n"
     "    clock: a Clock (the machine's).\n";

@@ -7,7 +7,12 @@
 namespace wam {
 
 Interpolator::Interpolator(int dof, int64_t tick_ns)
-    : tick_ns_(tick_ns), coefficients_(static_cast<size_t>(dof) * 6), q_(dof), v_(dof), a_(dof) {}
+    : tick_ns_(tick_ns),
+      coefficients_(static_cast<size_t>(dof) * 6),
+      q_(dof),
+      v_(dof),
+      a_(dof),
+      counts_(static_cast<size_t>(dof), true) {}
 
 double Interpolator::chunk_time(const Waypoints& w, int64_t position_ns) const noexcept {
   // Difference first, in integers: a robot that runs for days loses no precision.
@@ -20,7 +25,8 @@ double Interpolator::switch_to(Waypoints* next, int64_t position_ns, int64_t ble
   current_ = next;
   sample_spline(next->rows(), chunk_time(*next, position_ns), {q_, v_, a_});
   double gap = 0.0;
-  for (size_t j = 0; j < q_.size(); ++j) gap = std::max(gap, std::abs(from.q[j] - q_[j]));
+  for (size_t j = 0; j < q_.size(); ++j)
+    if (counts_[j]) gap = std::max(gap, std::abs(from.q[j] - q_[j]));
   blend_start_ns_ = position_ns;
   blend_s_ = static_cast<double>(blend_ns) * 1e-9;
   if (blend_ns <= 0) return gap;

@@ -19,6 +19,8 @@ class Interpolator {
   /// Follows `next` from `position_ns` on, starting from the motion `from` and blending over `blend_ns` (0 = a jump).
   /// Returns the largest distance between `from` and the new spline, rad: what a jump would have been.
   double switch_to(Waypoints* next, int64_t position_ns, int64_t blend_ns, const MotionSpan& from) noexcept;
+  /// Leaves these joints out of the distance that switch_to returns: they are not interpolated.
+  void leave_out(size_t joint) noexcept { counts_[joint] = false; }
   /// Follows nothing.
   Waypoints* release() noexcept;
   /// What is being followed; nullptr if nothing.
@@ -35,6 +37,7 @@ class Interpolator {
   double blend_s_ = 0.0;              // 0 = no blend in progress
   std::vector<double> coefficients_;  // [dof, 6] of the decaying offset, rad, time in s since blend_start_ns_
   std::vector<double> q_, v_, a_;     // [dof] scratch
+  std::vector<bool> counts_;          // [dof] in the distance of a switch
 };
 
 }  // namespace wam

@@ -53,6 +53,25 @@ void check_options(const RunnerOptions& o, const Policy& policy) {
   want(o.record >= 0.0 && o.record <= 3600.0, "record wants 0 to 3600 s");
 }
 
+/// Checks the grippers, and lets their first step be anywhere in their range: opening is no sign of a mistake.
+void admit_grippers(RunnerOptions& o, const JointLimits& limits) {
+  auto& most = o.safety.max_first_step;
+  if (!o.grippers.empty() && most.empty())
+    for (const double v : limits.velocity) most.push_back(v * o.safety.first_step_time);
+  std::vector<bool> taken(limits.names.size());
+  for (const Gripper& g : o.grippers) {
+    want(g.joint >= 0 && g.joint < limits.dof() && !taken[static_cast<size_t>(g.joint)],
+         "grippers want numbers of joints, each once, got " + std::to_string(g.joint));
+    const auto j = static_cast<size_t>(g.joint);
+    taken[j] = true;
+    const double low = limits.position_min[j], high = limits.position_max[j];
+    want(g.open >= low && g.open <= high && g.closed >= low && g.closed <= high && g.open != g.closed,
+         "gripper '" + limits.names[j] + "' wants two different positions within the limits for open and closed");
+    want(g.hysteresis >= 0.0 && g.hysteresis < 1.0, "a gripper's hysteresis wants a share in [0, 1)");
+    if (most.size() == limits.names.size()) most[j] = 2.0 * (high - low);
+  }
+}
+
 ServoOptions servo_options(const RunnerOptions& o, const Policy& policy) {
   return {.period_ns = to_ns(1.0 / o.control_hz),
           .tick_ns = static_cast<int64_t>(to_ns(policy.dt())),
@@ -64,6 +83,7 @@ ServoOptions servo_options(const RunnerOptions& o, const Policy& policy) {
           .max_state_age_ns = to_ns(o.max_state_age),
           .command_validity_ns = to_ns(o.command_validity),
           .record_rows = static_cast<size_t>(std::ceil(o.record * o.control_hz)),
+          .grippers = o.grippers,
           .clock = o.clock.get()};
 }
 
@@ -89,6 +109,7 @@ Loop::Loop(std::shared_ptr<Policy> policy, std::shared_ptr<Hal> hal, JointLimits
   options_.safety.horizon = policy_->horizon();
   options_.safety.dt = policy_->dt();
   options_.safety.max_obs_age = options_.max_obs_age;
+  admit_grippers(options_, limits);
   servo_options_ = servo_options(options_, *policy_);
   filter_ = std::make_unique<SafetyFilter>(std::move(limits), options_.safety);
   servo_ = std::make_unique<Servo>(*hal_, *filter_, queue_, servo_options_);

@@ -44,6 +44,8 @@ Servo::Servo(Hal& hal, SafetyFilter& filter, WaypointQueue& queue, const ServoOp
   for (auto* v : {&read_q_, &read_dq_, &read_tau_, &q_, &dq_, &ref_q_, &ref_v_, &ref_a_, &from_q_, &from_v_, &from_a_,
                   &command_, &last_command_, &speed_})
     v->assign(dof_, 0.0);
+  closed_.resize(options.grippers.size());
+  for (const Gripper& g : options.grippers) interpolator_.leave_out(static_cast<size_t>(g.joint));
 }
 
 void Servo::start(uint64_t now_ns) {
@@ -53,6 +55,10 @@ void Servo::start(uint64_t now_ns) {
   if (!filter_.seed(q_))
     throw RobotError("Runner.start: the measured joints " + list(q_) + " are not all finite and inside their limits");
   last_command_ = q_;
+  for (size_t i = 0; i < closed_.size(); ++i) {
+    const Gripper& g = options_.grippers[i];
+    closed_[i] = (q_[static_cast<size_t>(g.joint)] - g.open) / (g.closed - g.open) >= 0.5;
+  }
   written_ns_ = now_ns;
   current_epoch_ = epoch_.load(std::memory_order_relaxed);
   show(now_ns);
@@ -160,7 +166,24 @@ void Servo::take_chunks(uint64_t now_ns) noexcept {
 bool Servo::reference_at(int64_t position_ns, uint64_t now_ns) noexcept {
   const Waypoints* current = interpolator_.current();
   if (!current || !seeing(now_ns) || now_ns - current->chunk.obs_ns > options_.max_chunk_age_ns) return false;
-  return interpolator_.sample(position_ns, {ref_q_, ref_v_, ref_a_});
+  if (!interpolator_.sample(position_ns, {ref_q_, ref_v_, ref_a_})) return false;
+  decide_grippers(position_ns);
+  return true;
+}
+
+/// Puts the grippers' decisions in place of what was interpolated for them. The row that counts is the one of this
+/// tick.
+void Servo::decide_grippers(int64_t position_ns) noexcept {
+  const ActionChunk& chunk = interpolator_.current()->chunk;
+  const int64_t row = std::clamp<int64_t>(timeline_.tick_at(position_ns) - chunk.obs_tick, 0, chunk.horizon - 1);
+  for (size_t i = 0; i < closed_.size(); ++i) {
+    const Gripper& g = options_.grippers[i];
+    const auto j = static_cast<size_t>(g.joint);
+    const double wish = (chunk.row(static_cast<int>(row))[j] - g.open) / (g.closed - g.open);
+    if (std::abs(wish - 0.5) > 0.5 * g.hysteresis) closed_[i] = wish > 0.5;
+    ref_q_[j] = closed_[i] ? g.closed : g.open;
+    ref_v_[j] = ref_a_[j] = 0.0;
+  }
 }
 
 void Servo::write_command(uint64_t now_ns) noexcept {

@@ -26,6 +26,7 @@ struct ServoOptions {
   uint64_t max_state_age_ns = 0;     // without measured joints until the robot counts as blind
   uint64_t command_validity_ns = 0;  // after which the device must refuse a command
   size_t record_rows = 0;            // servo cycles to keep
+  std::vector<Gripper> grippers;     // joints that are not interpolated
   const Clock* clock = nullptr;      // the runner's; it outlives the servo
 };
 
@@ -94,6 +95,7 @@ class Servo {
   void motion_before(int64_t position_ns) noexcept;
   void void_current() noexcept;
   bool reference_at(int64_t position_ns, uint64_t now_ns) noexcept;
+  void decide_grippers(int64_t position_ns) noexcept;
   void write_command(uint64_t now_ns) noexcept;
   void account(bool fresh, uint64_t now_ns) noexcept;
   void show(uint64_t now_ns) noexcept;
@@ -116,6 +118,7 @@ class Servo {
   std::vector<double> ref_q_, ref_v_, ref_a_;           // [dof] reference of this cycle
   std::vector<double> from_q_, from_v_, from_a_;        // [dof] motion before a switch
   std::vector<double> command_, last_command_, speed_;  // [dof] this cycle's and the last cycle's; rad, rad/s
+  std::vector<bool> closed_;                            // [grippers] what was decided last
   Verdict verdict_;
   bool on_reference_ = false;  // the last command was the reference itself
   bool switched_ = false;      // a chunk was taken up in this cycle

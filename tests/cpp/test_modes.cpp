@@ -203,4 +203,34 @@ TEST(real_delays_decide_what_is_executed) {
   CHECK(off == 0 && on > 4000);
 }
 
+TEST(a_gripper_is_open_or_closed_and_does_not_chatter) {
+  // joint 1 is a gripper; its wish goes slowly from open to closed with noise on it
+  auto policy = std::make_shared<TestPolicy>([](const Observation& o, ActionChunk& c) {
+    for (int i = 0; i < c.horizon; ++i) {
+      c.q[Continuing::at(i, 0)] = sine(static_cast<double>(o.tick + i), 0);
+      c.q[Continuing::at(i, 1)] = std::clamp(0.01 * static_cast<double>(o.tick + i) + uniform(-0.04, 0.04), 0.0, 1.0);
+    }
+  });
+  VirtualRun run(policy, {.grippers = {{.joint = 1, .open = 0.0, .closed = 1.0, .hysteresis = 0.2}}}, {2});
+  run.runner->start();
+  run.runner->run(12.0);
+  const RunRecord r = run.runner->record();
+  size_t changes = 0, between = 0, off = 0;
+  for (size_t k = 1; k < r.t_ns.size(); ++k) {
+    const double now = r.reference[k * kDof + 1], before = r.reference[(k - 1) * kDof + 1];
+    if (std::isnan(now) || std::isnan(before)) continue;
+    changes += now != before;
+    between += now != 0.0 && now != 1.0;
+    off += r.tick[k] > 4 && std::abs(r.reference[k * kDof] - sine(r.tick[k], 0)) > 2e-3;  // the other goes its way
+  }
+  CHECK(changes == 1 && between == 0 && off == 0 && run.runner->stats().refused_chunks == 0);
+  CHECK(run.hal->position()[1] > 0.99);
+  CHECK(worst(run.hal->commands(), limits(), 1.0 / 200, {0, 0}).within());
+  const auto with = [](Gripper g) { VirtualRun(sine_policy(), {.grippers = {g}}); };
+  CHECK_THROWS(with({.joint = 2}), ConfigError, "numbers of joints");
+  CHECK_THROWS(with({.joint = 1, .closed = 0.0}), ConfigError, "two different positions");
+  CHECK_THROWS(with({.joint = 1, .closed = 9.0}), ConfigError, "within the limits");
+  CHECK_THROWS(with({.joint = 1, .hysteresis = 1.0}), ConfigError, "hysteresis");
+}
+
 CHECK_MAIN()

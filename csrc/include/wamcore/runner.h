@@ -31,6 +31,16 @@ WAMCORE_API const char* name(Execution mode) noexcept;
 /// throws.
 enum class Realtime : uint8_t { ignore, prefer, enforce };
 
+/// A joint that is either open or closed. It is not interpolated: a row's value is a wish, which counts once it lies
+/// more than half of `hysteresis` beyond the middle, so that a model that wavers does not make the gripper chatter. The
+/// safety filter then moves the joint there within its limits.
+struct Gripper {
+  int joint = 0;            // number of the joint
+  double open = 0.0;        // rad (or the joint's unit)
+  double closed = 1.0;      // rad
+  double hysteresis = 0.2;  // share of the way from open to closed in which a wish changes nothing
+};
+
 struct RunnerOptions {
   double control_hz = 200.0;  // servo rate, Hz
   Execution mode = Execution::automatic;
@@ -44,11 +54,12 @@ struct RunnerOptions {
   double record = 30.0;           // s of servo cycles to keep: the flight recorder
   std::string dump;               // folder that the record is written to at the end of a run; empty = nowhere
   Realtime realtime = Realtime::ignore;
-  int priority = 80;             // of SCHED_FIFO
-  int cpu = -1;                  // the servo thread's core, if `realtime` is not ignore; -1 = any
-  SafetyOptions safety;          // period, horizon, dt and max_obs_age are filled in by the runner
-  HalConfig hal;                 // servo_hz is filled in by the runner
-  std::shared_ptr<Clock> clock;  // nullptr = the machine's monotonic clock
+  int priority = 80;              // of SCHED_FIFO
+  int cpu = -1;                   // the servo thread's core, if `realtime` is not ignore; -1 = any
+  std::vector<Gripper> grippers;  // joints on a channel of their own
+  SafetyOptions safety;           // period, horizon, dt and max_obs_age are filled in by the runner
+  HalConfig hal;                  // servo_hz is filled in by the runner
+  std::shared_ptr<Clock> clock;   // nullptr = the machine's monotonic clock
 };
 
 /// Quantiles of a measured quantity, to within 1 %.
