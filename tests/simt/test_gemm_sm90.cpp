@@ -110,6 +110,9 @@ TEST(impossible_plans_are_refused) {
   CHECK(!refuses({2, 1}, 132, [](GemmParams&) {}));
   CHECK(refuses({2, 2}, 132, [](GemmParams&) {}));  // no scratch memory
   CHECK(refuses({3, 1}, 132, [](GemmParams&) {}));
+  Data data(ragged, 1);
+  GemmParamsSm90 plan;
+  CHECK(plan_gemm_sm90(&plan, data.p, 2, 132) && plan.splits == 1 && plan.blocks == 4);
   CHECK(refuses({2, 1}, 0, [](GemmParams&) {}));
   CHECK(refuses({2, 1}, 132, [](GemmParams& p) { p.ldx += 4; }));
 }
@@ -119,6 +122,7 @@ TEST(the_choice_follows_the_waves) {
     return kGemmColsSm90[got.tile] == cols && got.splits == splits;
   };
   CHECK(is(gemm_choice_bf16_sm90(1785, 5120, 5120, 132), 192, 1));
+  CHECK(kGemmColsSm90[gemm_tile_sm90(1785, 5120, 132)] == 192 && kGemmColsSm90[gemm_tile_sm90(125, 3072, 132)] == 128);
   CHECK(is(gemm_choice_bf16_sm90(1785, 15360, 5120, 132), 192, 1));
   CHECK(is(gemm_choice_bf16_sm90(1785, 13824, 5120, 132), 256, 1));
   CHECK(is(gemm_choice_bf16_sm90(1785, 5120, 13824, 132), 192, 1));

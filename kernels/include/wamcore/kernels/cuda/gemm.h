@@ -121,6 +121,8 @@ constexpr GemmChoiceSm90 gemm_choice_sm90(int m, int n, int slices, int sms, int
     }
   return best;
 }
+/// The tile alone, where there is no scratch memory to divide k.
+constexpr int gemm_tile_sm90(int m, int n, int sms) { return gemm_choice_sm90(m, n, 1, sms).tile; }
 /// For bf16, where a slice has 64 channels.
 constexpr GemmChoiceSm90 gemm_choice_bf16_sm90(int m, int n, int k, int sms) {
   return gemm_choice_sm90(m, n, (k + 63) / 64, sms);
@@ -179,6 +181,9 @@ inline bool plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, GemmChoice
     return make_tensor_map(to, {.base = base, .sizes = {p.k, rows}, .strides = {2 * ld}, .box = {64, box}}) == 0;
   };
   return map(&plan->x, p.x, p.m, p.ldx, kGemmRowsSm90) && map(&plan->w, p.w, p.n, p.ldw, kGemmColsSm90[choice.tile]);
+}
+inline bool plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, int tile, int multiprocessors) {
+  return plan_gemm_sm90(plan, p, GemmChoiceSm90{tile, 1}, {}, multiprocessors);
 }
 /// With wgmma, on sm_90a.
 LaunchResult gemm_sm90(const GemmParamsSm90& plan, Stream stream);
