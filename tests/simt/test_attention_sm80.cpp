@@ -107,6 +107,9 @@ TEST(splits_fill_the_device) {
   CHECK(attention_splits(24, 216, 70) == 8);   // a ninth of a wave
   CHECK(attention_splits(24, 216, 1) == 1);    // nothing to split
   CHECK(attention_splits(108, 216, 70) == 2);
+  // 560 tiles on 132 multiprocessors, 128 keys a tile: 5305 and 7945 keys.
+  CHECK(attention_splits(560, 132, 28) == 1 && attention_splits(560, 132, 42) == 2);
+  CHECK(attention_splits(560, 132, 63) == 3);
 }
 
 TEST(impossible_sizes_are_refused) {
