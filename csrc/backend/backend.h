@@ -23,6 +23,7 @@ struct RowRange {
 /// One guidance branch's memory as a program sees it: where to read, where to write.
 struct MemoryView {
   std::span<float* const> k, v;  // [layers], each [capacity, heads * head_dim] as Backend::allocate_keys gives them
+  int64_t capacity = 0;          // rows of each
   RowRange read[3];              // oldest first; includes the written rows where the pass stores
   int reads = 0;
   RowRange write[2];

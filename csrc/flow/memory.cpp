@@ -21,6 +21,7 @@ MemoryView Memory::view() const {
   MemoryView view;
   view.k = k_;
   view.v = v_;
+  view.capacity = size_.window * size_.frame_rows;
   return view;
 }
 

@@ -36,6 +36,11 @@ class CudaDevice final : public Device {
   explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
     check(cudaSetDevice(ordinal), "cudaSetDevice");
     check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal), "cudaDeviceGetAttribute");
+    int major = 0, minor = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal), "cudaDeviceGetAttribute");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal), "cudaDeviceGetAttribute");
+    const char* wanted = std::getenv("WAMCORE_CUDA_KERNELS");  // "sm80": as on any other GPU, to compare the two
+    sm90_ = major == 9 && minor == 0 && !(wanted && std::string(wanted) == "sm80");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   }
   ~CudaDevice() override { cudaStreamDestroy(stream_); }
@@ -53,6 +58,8 @@ class CudaDevice final : public Device {
     } else {
       check(error, "cudaMalloc");
     }
+    // Kernels for sm_90a fetch whole tiles of keys, with rows that nobody has written: these must be finite numbers.
+    check(cudaMemsetAsync(p, 0, bytes, stream_), "cudaMemsetAsync");
     allocated_ += bytes;
     sizes_[p] = bytes;
     return p;
@@ -128,9 +135,23 @@ class CudaDevice final : public Device {
 
   int start(const kc::LnModulateParams& p) { return kc::ln_modulate(p, stream_); }
   int start(const kc::QkNormRopeCacheWriteParams& p) { return kc::qk_norm_rope_cachewrite(p, stream_); }
-  int start(const kc::GemmParams& p) { return kc::gemm_sm80(p, multiprocessors_, stream_); }
+  // What a plan of the sm_90a kernels refuses goes to the others, whose conditions are fewer.
+  int start(const kc::GemmParams& p) {
+#ifdef WAMCORE_WITH_SM90A
+    kc::GemmParamsSm90 plan;
+    const int tile = kc::gemm_tile_sm90(p.m, p.n, multiprocessors_);
+    if (sm90_ && kc::plan_gemm_sm90(&plan, p, tile, multiprocessors_)) return kc::gemm_sm90(plan, stream_);
+#endif
+    return kc::gemm_sm80(p, multiprocessors_, stream_);
+  }
   int start(const kc::GemmPlainParams& p) { return kc::gemm_plain(p, stream_); }
-  int start(const kc::AttentionParams& p) { return kc::attention_sm80(p, stream_); }
+  int start(const kc::AttentionParams& p) {
+#ifdef WAMCORE_WITH_SM90A
+    kc::AttentionParamsSm90 plan;
+    if (sm90_ && kc::plan_attention_sm90(&plan, p, multiprocessors_)) return kc::attention_sm90(plan, stream_);
+#endif
+    return kc::attention_sm80(p, stream_);
+  }
   int start(const kc::SinusoidParams& p) { return kc::sinusoid(p, stream_); }
   int start(const kc::ActivationParams& p) { return kc::activation(p, stream_); }
   int start(const kc::ModulationParams& p) { return kc::modulation(p, stream_); }
@@ -139,6 +160,7 @@ class CudaDevice final : public Device {
   int start(const kc::AddParams& p) { return kc::add(p, stream_); }
 
   int ordinal_, multiprocessors_ = 0;
+  bool sm90_ = false;
   cudaStream_t stream_ = nullptr;
   // Calls a captured graph's kernels one at a time and waits for each, so that an error names the kernel.
   const bool one_by_one_ = std::getenv("WAMCORE_CUDA_ONE_BY_ONE") != nullptr;

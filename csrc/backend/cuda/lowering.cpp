@@ -241,6 +241,7 @@ void Lowering::attend(const SelfAttentionNode& n, const Array& q, const Array& k
         for (int r = 0; r < (range.memory ? kMemoryRuns : 1); ++r) {
           kc::KeySegment& segment = group.segments[group.segment_count++];
           segment.ld = ld;
+          segment.buffer_rows = small(range.memory && b_.memory ? b_.memory->capacity : k.rows);
           segment.k = range.memory && b_.memory ? reinterpret_cast<const bf16*>(b_.memory->k[layer]) : k.narrow();
           segment.v = range.memory && b_.memory ? reinterpret_cast<const bf16*>(b_.memory->v[layer]) : v.narrow();
         }
@@ -345,7 +346,7 @@ void Lowering::node(const CrossAttentionNode& n, const std::string& label) {
     a.groups[0].rows = small(raw.rows), a.groups[0].segment_count = 1;
     kc::KeySegment& s = a.groups[0].segments[0];
     s.k = reinterpret_cast<const bf16*>(group.k) + offset, s.v = reinterpret_cast<const bf16*>(group.v) + offset;
-    s.ld = wide, s.rows = small(group.rows);
+    s.ld = wide, s.rows = s.buffer_rows = small(group.rows);
     emit(a);
     if (i > 0) emit(kc::AddParams{.x = more.narrow(), .y = out.narrow(), .count = raw.rows * wide});
   }
