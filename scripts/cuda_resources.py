@@ -2,13 +2,15 @@
 
     python scripts/cuda_resources.py libwamcore_cuda.so kernels/cuda/resources.json [--json report.json] [--write]
 
-Each kernel has a row: the registers it may use (most over all architectures), whether it is hot (then it may use no
-stack, spill nothing and touch no local memory), instructions its machine code must contain. A kernel without a row
-fails, and so does a row without a kernel. --write makes the register limits what the kernels use now, in the steps of 8
-in which a GPU hands them out; rows keep the rest. This says nothing about speed.
+Each kernel has a row, by its name or by a pattern: the registers it may use (most over all architectures), whether it
+is hot (then it may use no stack, spill nothing and touch no local memory), instructions its machine code must contain
+("A|B": one of them). A kernel without a row fails, and so does a row without a kernel. --write makes the register
+limits what the kernels use now, in the steps of 8 in which a GPU hands them out; rows keep the rest. This says nothing
+about speed.
 """
 
 import argparse
+import fnmatch
 import json
 import re
 import shutil
@@ -89,8 +91,15 @@ def complaints(name: str, archs: dict[str, dict], limit: dict) -> list[str]:
         if limit["hot"]:
             found += [f"{where}: {k[kind]} bytes of {kind} in a hot kernel" for kind in ("stack", "local") if k[kind]]
             found += [f"{where}: {count[op]} {op} in a hot kernel" for op in ("LDL", "STL") if count[op]]
-        found += [f"{where}: no {op} in its machine code" for op in limit.get("needs", []) if not count[op]]
+        for need in limit.get("needs", []):
+            if not any(count[op] for op in need.split("|")):
+                found.append(f"{where}: no {need} in its machine code")
     return found
+
+
+def row_of(name: str, limits: dict) -> str | None:
+    """The row that a kernel falls under: its own, else the first whose pattern fits."""
+    return name if name in limits else next((key for key in limits if fnmatch.fnmatchcase(name, key)), None)
 
 
 def main() -> int:
@@ -106,16 +115,23 @@ def main() -> int:
         args.json.write_text(json.dumps(built, indent=1, sort_keys=True) + "\n")
     most = {name: max(k["registers"] for k in archs.values()) for name, archs in built.items()}
     if args.write:
-        rows = {n: {"hot": True} | table["kernels"].get(n, {}) | {"registers": -(-r // 8) * 8} for n, r in most.items()}
+        rows = {}
+        for name, registers in most.items():
+            key = row_of(name, table["kernels"]) or name
+            known = rows.get(key) or {"hot": True} | table["kernels"].get(key, {}) | {"registers": 0}
+            rows[key] = known | {"registers": max(known["registers"], -(-registers // 8) * 8)}
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in sorted(rows.items()))
         text = json.dumps(table | {"kernels": None}, indent=1).replace("null", "{\n" + lines + "\n }")
         args.table.write_text(text + "\n")
         return 0
     limits = table["kernels"]
-    found = [f"{name}: the table has no row for it" for name in sorted(built.keys() - limits.keys())]
-    found += [f"{name}: in the table, but not in the library" for name in sorted(limits.keys() - built.keys())]
-    for name in sorted(built.keys() & limits.keys()):
-        found += complaints(name, built[name], limits[name])
+    rows = {name: row_of(name, limits) for name in built}
+    found = [f"{name}: the table has no row for it" for name in sorted(built) if rows[name] is None]
+    unused = limits.keys() - set(rows.values())
+    found += [f"{name}: in the table, but not in the library" for name in sorted(unused)]
+    for name in sorted(built):
+        if rows[name] is not None:
+            found += complaints(name, built[name], limits[rows[name]])
     size = Path(args.library).stat().st_size
     if size > table["library_bytes"]:
         found.append(f"{args.library}: {size} bytes, allowed are {table['library_bytes']}")

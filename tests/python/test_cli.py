@@ -98,10 +98,12 @@ def operations(text: str) -> dict[str, int]:
 
 def test_doctor_runs_the_backends():
     pytest.importorskip("numpy")
+    usable, sentence = _core.cuda_status()
     done = wam("doctor")
     assert done.returncode in (0, 1), done.stderr
     assert f"wamcore {wamcore.__version__}" in done.stdout
-    assert done.stdout.count("ran a chunk of tabletop") == 2
+    assert done.stdout.count("ran a chunk of tabletop") == 2 + usable
+    assert f"  cuda     {sentence}\n" in done.stdout and (usable or sentence.endswith("."))
     cpu, ops = re.split(r"^  cpu-ops ", done.stdout.partition("kernels are the")[2], flags=re.M)
     fused, plain = (operations(text) for text in (cpu, ops))
     for name in ("gemm", "attention", "norm", "activation", "conv", "frames"):

@@ -50,6 +50,12 @@ def test_kernels_within_their_limits_pass(gate, tmp_path, monkeypatch, capsys):
     assert "2 kernels within their limits" in capsys.readouterr().out
 
 
+def test_patterns_and_alternatives(gate, tmp_path, monkeypatch):
+    rows = {"good<*": {"registers": 40, "hot": True, "needs": ["HGMMA|HMMA"]}}
+    assert run(gate, tmp_path, monkeypatch, rows | SPILL) == 0
+    assert run(gate, tmp_path, monkeypatch, rows | SPILL | {"other*": SPILL["spill"]}) == 1
+
+
 @pytest.mark.parametrize(
     "kernels, size, complaint",
     [

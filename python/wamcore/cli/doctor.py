@@ -40,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
     processor(facts)
     for device in ("cpu", "cpu-ops"):
         backend(device, problems)
-    print(f"  cuda     {cuda_status()[1]}\n")
+    usable, sentence = cuda_status()
+    print(f"  cuda     {sentence}" + ("" if usable else "\n"))
+    if usable:
+        backend("cuda", problems)
     rows = [(name, versions[name] or "missing", WHAT_FOR[name]) for name in machine.PACKAGES]
     print(table(rows, ("package", "version", "needed for"), (0, 2)), "\n")
     renderer(problems)
@@ -75,8 +78,12 @@ def backend(device: str, problems: list[str]) -> None:
         return
     stages = session.trace["stages"]
     share = ", ".join(f"{k} {v * 1e-6:.1f}" for k, v in stages.items() if v)
-    kind = {"cpu": "fused layers", "cpu-ops": "the plain loop over operations"}[device]
-    print(f"  {model.device:<8} {kind}, float32, {model.threads} threads: ran a chunk of {bundled()[0]} in {ms:.0f} ms")
+    kind = {
+        "cpu": "fused layers, float32",
+        "cpu-ops": "the plain loop over operations, float32",
+        "cuda": "recorded lists of kernels, bfloat16; codecs on the CPU",
+    }[device]
+    print(f"  {model.device:<8} {kind}, {model.threads} threads: ran a chunk of {bundled()[0]} in {ms:.0f} ms")
     print(f"           ms by stage: {share}")
     head = ("operation", "kernel", "precision", "runs")
     rows = [tuple(o[name] for name in head) for o in session.operations]
