@@ -42,8 +42,14 @@ class CudaDevice final : public Device {
     const char* wanted = std::getenv("WAMCORE_CUDA_KERNELS");  // "sm80": as on any other GPU, to compare the two
     sm90_ = major == 9 && minor == 0 && !(wanted && std::string(wanted) == "sm80");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    if (!sm90_) return;
+    scratch_.partial = static_cast<float*>(allocate(kScratchFloats * sizeof(float)));
+    scratch_.arrived = static_cast<int32_t*>(allocate(kScratchCounters * sizeof(int32_t)));
   }
-  ~CudaDevice() override { cudaStreamDestroy(stream_); }
+  ~CudaDevice() override {
+    release(scratch_.partial), release(scratch_.arrived);
+    cudaStreamDestroy(stream_);
+  }
 
   void* allocate(size_t bytes) override {
     const std::lock_guard lock(mutex_);
@@ -130,6 +136,9 @@ class CudaDevice final : public Device {
   }
 
  private:
+  // For products that are divided, one after another on the one stream: 32 MiB, four times what the 5B model asks for.
+  static constexpr int64_t kScratchFloats = int64_t{8} << 20, kScratchCounters = 4096;
+
   // The current device belongs to the thread, and sessions are used from any.
   void use() { check(cudaSetDevice(ordinal_), "cudaSetDevice"); }
 
@@ -138,9 +147,14 @@ class CudaDevice final : public Device {
   // What a plan of the sm_90a kernels refuses goes to the others, whose conditions are fewer.
   int start(const kc::GemmParams& p) {
 #ifdef WAMCORE_WITH_SM90A
-    kc::GemmParamsSm90 plan;
-    const int tile = kc::gemm_tile_sm90(p.m, p.n, multiprocessors_);
-    if (sm90_ && kc::plan_gemm_sm90(&plan, p, tile, multiprocessors_)) return kc::gemm_sm90(plan, stream_);
+    if (sm90_) {
+      kc::GemmParamsSm90 plan;
+      kc::GemmChoiceSm90 choice = kc::gemm_choice_bf16_sm90(p.m, p.n, p.k, multiprocessors_);
+      if (kc::gemm_split_floats(p.m, p.n, choice) > kScratchFloats ||
+          kc::gemm_tiles_sm90(p.m, p.n, kc::kGemmColsSm90[choice.tile]) > kScratchCounters)
+        choice = {kc::gemm_tile_sm90(p.m, p.n, multiprocessors_), 1};
+      if (kc::plan_gemm_sm90(&plan, p, choice, scratch_, multiprocessors_)) return kc::gemm_sm90(plan, stream_);
+    }
 #endif
     return kc::gemm_sm80(p, multiprocessors_, stream_);
   }
@@ -161,6 +175,7 @@ class CudaDevice final : public Device {
 
   int ordinal_, multiprocessors_ = 0;
   bool sm90_ = false;
+  kc::GemmScratch scratch_;
   cudaStream_t stream_ = nullptr;
   // Calls a captured graph's kernels one at a time and waits for each, so that an error names the kernel.
   const bool one_by_one_ = std::getenv("WAMCORE_CUDA_ONE_BY_ONE") != nullptr;
