@@ -5,14 +5,13 @@
 
 namespace wam {
 
-std::vector<float> prefix_weights(int frozen, int rows, int horizon) {
+void prefix_weights(int frozen, int rows, std::span<float> weights) {
   const int start = std::min(frozen, rows);
-  std::vector<float> weights(static_cast<size_t>(horizon), 0.0f);
-  for (int i = 0; i < std::min(rows, horizon); ++i) {
+  std::fill(weights.begin(), weights.end(), 0.0f);
+  for (int i = 0; i < std::min(rows, static_cast<int>(weights.size())); ++i) {
     const double c = std::clamp(static_cast<double>(rows - i) / (rows - start + 1), 0.0, 1.0);
     weights[static_cast<size_t>(i)] = i < start ? 1.0f : static_cast<float>(c * std::expm1(c) / std::expm1(1.0));
   }
-  return weights;
 }
 
 double prefix_pull(double sigma, double next, double strength, bool multistep) {

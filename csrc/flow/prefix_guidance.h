@@ -1,16 +1,16 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <span>
 
 #include "wamcore/export.h"
 
 namespace wam {
 
 /// Real-time chunking at inference time (Black, Galliker, Levine, arXiv 2506.07339), with the identity in place of the
-/// model's Jacobian, so that no backward pass is needed. Row i of a chunk of `horizon` weighs 1 while it is frozen
+/// model's Jacobian, so that no backward pass is needed. Row i of a chunk of weights.size() weighs 1 while it is frozen
 /// (i < frozen), then c (e^c - 1) / (e - 1) with c falling linearly to zero at row `rows`, the end of the plan before.
-WAMCORE_API std::vector<float> prefix_weights(int frozen, int rows, int horizon);
+WAMCORE_API void prefix_weights(int frozen, int rows, std::span<float> weights);
 
 /// What the actions are guided toward while they are sampled.
 struct PrefixGuidance {

@@ -37,6 +37,10 @@ Context::Context(std::shared_ptr<const DreamZeroModel> model, Denoiser& denoiser
     condition_slice_ = Tensor({c.cond_channels(), block_, h, w});
   }
   if (c.has_clip()) image_tokens_ = Tensor({c.clip_tokens, c.clip_dim});
+  // No observation is stretched to more than twice the block's frames: see stretched().
+  const int64_t most = 1 + 2 * block_ * model_->vae->temporal_stride();
+  pixels_.reserve(static_cast<size_t>(std::max(most, conditions_ ? model_->config.num_frames : 0) * frame_pixels_));
+  encoded_.reserve(static_cast<size_t>(c.out_dim * model_->vae->latent_frames(most, stream_) * latent_area_));
 }
 
 // The release expects 1 + block * stride frames (one before the block, then the block); it accepts fewer by repeating

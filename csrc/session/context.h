@@ -17,6 +17,8 @@ class Context {
 
   /// Pixel frames that a later observation of `frames` frames is stretched to. Throws InputError when it cannot be.
   int stretched(int frames) const;
+  /// Frames that an observation which continues the context may have at most.
+  int most_frames() const { return (block_ + 1) * static_cast<int>(model_->vae->temporal_stride()); }
   /// True when an observation of that many frames starts a new context.
   bool restarts(int frames) const { return fresh_ || frames == 1 || start_ >= window_; }
 

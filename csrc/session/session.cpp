@@ -46,6 +46,7 @@ class Session::State {
     noise_action = Tensor({c.num_action_per_block, c.action_dim});
     plan_target = Tensor(noise_action.shape());
     plan_weight = Tensor(noise_action.shape());
+    reserve();
     prefix_strength = options.prefix_strength.value_or(sample.steps < 10 ? 5.0 : 10.0);
     if (!(prefix_strength >= 0.0 && prefix_strength <= 1e3))
       throw ConfigError("SampleOptions: prefix_strength wants 0 to 1000");
@@ -77,7 +78,10 @@ class Session::State {
   Tensor text, state, noise_video, noise_action, predicted, predicted_with_first;
   Tensor plan_target, plan_weight;  // [horizon, action_dim of the model]
   double prefix_strength = 0.0;
-  std::vector<float> pixels;  // [frames, height, width, 3]
+  std::vector<double> plan_q;           // [rows, dof]: what is left of the plan, scaled for the model
+  std::vector<double> plan_anchor;      // [state_dim]: the state that relative targets are measured from, negated
+  std::vector<float> plan_row_weights;  // [horizon]
+  std::vector<float> pixels;            // [frames, height, width, 3]
   std::vector<double> normalized;
   int observed = 0;  // leading frames of the last prediction
   bool predicted_any = false;
@@ -96,6 +100,17 @@ class Session::State {
       denoiser.prepare(DreamZero::Pass::denoise, block, start);
       denoiser.prepare(DreamZero::Pass::prefill, block, start);
     }
+  }
+  // What inference fills grows here and not in the loop.
+  void reserve() {
+    const size_t horizon = static_cast<size_t>(noise_action.dim(0));
+    const size_t states_wide = static_cast<size_t>(model->embodiment().state_dim());
+    plan_q.reserve(horizon * static_cast<size_t>(model->embodiment().action_dim()));
+    plan_anchor.reserve(states_wide);
+    plan_row_weights.assign(horizon, 0.0f);
+    normalized.reserve(states_wide);
+    const auto frames = std::max(static_cast<size_t>(context.most_frames()), frame_offsets.size());
+    pixels.reserve(frames * 3 * static_cast<size_t>(model->height * model->width));
   }
   void check_offsets() const;
   void check(const Observation& obs, const Noise* noise) const;
@@ -208,19 +223,20 @@ PrefixGuidance Session::State::guide_to(const Continuation& plan, const Observat
   for (const double q : plan.q)
     if (!std::isfinite(q)) throw InputError("Session::extend: a target of the plan is not finite");
   const int rows = std::min(plan.rows, horizon);
-  std::vector<double> q(plan.q.begin(), plan.q.begin() + static_cast<ptrdiff_t>(rows) * dof), anchor = obs.state;
-  for (double& s : anchor) s = -s;
-  add_relative_state(model->embodiment(), anchor.data(), q.data(), rows);
-  actions.renormalize(q.data(), rows);
-  const std::vector<float> weights = prefix_weights(plan.frozen, rows, horizon);
+  plan_q.assign(plan.q.begin(), plan.q.begin() + static_cast<ptrdiff_t>(rows) * dof);
+  plan_anchor.assign(obs.state.begin(), obs.state.end());
+  for (double& s : plan_anchor) s = -s;
+  add_relative_state(model->embodiment(), plan_anchor.data(), plan_q.data(), rows);
+  actions.renormalize(plan_q.data(), rows);
+  prefix_weights(plan.frozen, rows, plan_row_weights);
   std::fill_n(plan_target.data<float>(), plan_target.numel(), 0.0f);
   std::fill_n(plan_weight.data<float>(), plan_weight.numel(), 0.0f);
   for (int i = 0; i < rows; ++i)
     for (int j = 0; j < dof; ++j) {
-      const double target = q[static_cast<size_t>(i * dof + j)];
+      const double target = plan_q[static_cast<size_t>(i * dof + j)];
       if (std::isnan(target)) continue;  // a channel that never varies needs no guidance
       plan_target.data<float>()[i * dim + j] = static_cast<float>(target);
-      plan_weight.data<float>()[i * dim + j] = weights[static_cast<size_t>(i)];
+      plan_weight.data<float>()[i * dim + j] = plan_row_weights[static_cast<size_t>(i)];
     }
   return {plan_target.data<float>(), plan_weight.data<float>(), prefix_strength};
 }

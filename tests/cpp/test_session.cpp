@@ -61,6 +61,15 @@ TEST(a_warm_session_allocates_nothing) {
   const int64_t before = allocations;
   for (const Observation& obs : stream) session.infer(obs, chunk);
   CHECK(allocations - before == 0);
+  // The mode that a robot runs in by default continues the plan in motion, of which more or less is left and frozen.
+  std::vector<Continuation> plans;
+  for (int i = 0; i < 9; ++i) {
+    const int rows = 1 + (3 * i) % (m->horizon() + 2), values = rows * m->embodiment().action_dim();
+    plans.push_back({.rows = rows, .frozen = rows / 2, .q = std::vector<double>(static_cast<size_t>(values), 0.1)});
+  }
+  const int64_t first_plan = allocations;
+  for (size_t i = 0; i < stream.size(); ++i) session.extend(stream[i], plans[i], chunk);
+  CHECK(allocations - first_plan == 0);
   CHECK(session.trace().count(Counter::images_decoded) == 0);
 }
 
