@@ -215,7 +215,9 @@ Raises:
             return copy(pictures);
           },
           "The imagined frames as pictures, uint8 [frames, height, width, 3].")
-      .def_property_readonly("trace", &trace, "Stage times, ns, and counts of the last chunk.")
+      .def_property_readonly(
+          "trace", &trace,
+          "Stage times, ns, and counts of the last chunk; those of the text since the session was made.")
       .def_property_readonly(
           "operations",
           [](const Session& s) {

@@ -12,6 +12,16 @@ class Tracer {
   /// The figures so far. An open stage is charged when it closes.
   const Trace& trace() const noexcept { return trace_; }
   void clear() noexcept { trace_.clear(); }
+  /// Begins the figures of the next chunk. Those of the text run on: a prompt is encoded between two chunks, and
+  /// whoever reads the trace after a chunk must still find it.
+  void next_chunk() noexcept {
+    constexpr auto kText = static_cast<size_t>(Stage::text);
+    const uint64_t ns = trace_.ns[kText], encodes = trace_.count(Counter::text_encodes);
+    const uint32_t entries = trace_.entries[kText];
+    trace_.clear();
+    trace_.ns[kText] = ns, trace_.entries[kText] = entries;
+    trace_.add(Counter::text_encodes, encodes);
+  }
   void add(Counter counter, uint64_t n = 1) noexcept { trace_.add(counter, n); }
 
  private:

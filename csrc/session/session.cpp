@@ -131,6 +131,7 @@ void Session::State::check_offsets() const {
 void Session::State::encode_text(int branch, const std::vector<int64_t>& ids) {
   model->text->encode(ids, model->config.dit.text_len, text.data<float>());
   denoiser.set_text(branch, text.data<float>());
+  tracer.add(Counter::text_encodes);
 }
 
 void Session::State::set_tokens(const std::vector<int64_t>& ids, const std::vector<int64_t>& negative) {
@@ -182,7 +183,7 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
   }
   const bool restart = context.restarts(frames);
   if (!restart && !latents) context.stretched(frames);
-  tracer.clear();
+  tracer.next_chunk();
   const uint64_t before = denoiser.forwards();
   {
     const ScopedStage stage(&tracer, Stage::preprocess);

@@ -73,6 +73,30 @@ TEST(a_warm_session_allocates_nothing) {
   CHECK(session.trace().count(Counter::images_decoded) == 0);
 }
 
+TEST(a_prompt_is_encoded_once) {
+  const auto m = model();
+  for (const double guidance : {1.0, 3.0}) {
+    const uint64_t each = guidance == 1.0 ? 1 : 2;  // the negative prompt is a text as well
+    Session session(m, {.steps = 1, .guidance = guidance});
+    CHECK(session.trace().count(Counter::text_encodes) == 0);
+    session.set_prompt_tokens({3, 4}, {5});
+    uint64_t first_ns = 0, preprocess = 0;
+    for (int i = 0; i < 5; ++i) {
+      session.infer(observation(*m, i == 0 ? 1 : 2, 16 * i));
+      const Trace& trace = session.trace();
+      CHECK(trace.count(Counter::text_encodes) == each && trace.entries[size_t(Stage::text)] == 1);
+      CHECK(trace.time_ns(Stage::text) > 0 && (i == 0 || trace.time_ns(Stage::text) == first_ns));
+      first_ns = trace.time_ns(Stage::text);
+      preprocess += trace.entries[size_t(Stage::preprocess)];
+    }
+    CHECK(preprocess == 5);  // everything else begins anew with every chunk
+    session.set_prompt_tokens({3, 6}, {5});
+    session.infer(observation(*m, 2, 80));
+    CHECK(session.trace().count(Counter::text_encodes) == 2 * each);
+    CHECK(session.trace().entries[size_t(Stage::text)] == 2 && session.trace().time_ns(Stage::text) > first_ns);
+  }
+}
+
 TEST(a_chunk_carries_its_observation) {
   const auto m = model();
   Session session(m, {.steps = 1});

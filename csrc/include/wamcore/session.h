@@ -84,7 +84,7 @@ class WAMCORE_API Session : public Policy {
   Tensor decode();
 
   const Model& model() const;
-  const Trace& trace() const;  // of the last chunk
+  const Trace& trace() const;  // of the last chunk; Stage::text and Counter::text_encodes since the session was made
   /// What has computed so far and how often: the model's operations for all of its sessions, and the resizing of
   /// pictures, which is this session's and always on the CPU.
   std::vector<OperationReport> operations() const;

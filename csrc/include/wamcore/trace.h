@@ -28,7 +28,8 @@ inline constexpr size_t kCounters = 8;
 WAMCORE_API const char* stage_name(Stage stage);
 WAMCORE_API const char* counter_name(Counter counter);
 
-/// Where the time of one inference went, and what it did. A plain value: copying it allocates nothing.
+/// Where the time of one inference went, and what it did. A plain value: copying it allocates nothing. In a session's
+/// trace the figures of the text run on from chunk to chunk, for prompts are encoded between chunks.
 struct WAMCORE_API Trace {
   std::array<uint64_t, kStages> ns{};       // time inside each stage, ns
   std::array<uint32_t, kStages> entries{};  // how often each stage was entered

@@ -40,6 +40,6 @@ def quantiles(values: Sequence[float]) -> dict[str, float | int]:
 
 def stage_quantiles(stages: Sequence[dict[str, int]]) -> dict[str, dict[str, float | int]]:
     """Quantiles, ms, of each stage that took any time; `stages` is ns per inference."""
-    names = list(stages[0]) if stages else []
+    names = [name for name in stages[0] if name != "text"] if stages else []  # a prompt's time is no chunk's
     out = {name: quantiles([s[name] * 1e-6 for s in stages]) for name in names}
     return {name: q for name, q in out.items() if q["max"] > 0}
