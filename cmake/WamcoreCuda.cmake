@@ -1,5 +1,5 @@
-# Turns WAMCORE_CUDA (AUTO, ON or OFF) into WAMCORE_HAS_CUDA. AUTO builds the backend where compiler and CUTLASS headers
-# are found and never fails; ON fails with what is missing.
+# Turns WAMCORE_CUDA (AUTO, ON or OFF) into WAMCORE_HAS_CUDA. AUTO builds the backend where a compiler is found and never
+# fails; ON fails with what is missing.
 set(WAMCORE_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
 set_property(CACHE WAMCORE_CUDA PROPERTY STRINGS AUTO ON OFF)
 # Machine code of the kernels that use mma.sync or nothing special: all from one virtual architecture, compute_80, so
@@ -7,7 +7,6 @@ set_property(CACHE WAMCORE_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(WAMCORE_CUDA_REAL "80;89;90" CACHE STRING "Real architectures made of compute_80")
 # Kernels that need wgmma and TMA exist for this one only; they lie in files named *_sm90.cu.
 option(WAMCORE_CUDA_SM90A "Build the kernels for sm_90a" ON)
-set(CUTLASS_INCLUDE_DIR "" CACHE PATH "Folder of cute/ and cutlass/; found in the nvidia-cutlass package when empty")
 
 set(WAMCORE_HAS_CUDA OFF)
 if(NOT WAMCORE_CUDA MATCHES "^(AUTO|ON|OFF)$")
@@ -45,15 +44,6 @@ function(wamcore_python_package package result)
     endif()
   endif()
 endfunction()
-
-if(NOT EXISTS "${CUTLASS_INCLUDE_DIR}/cute/tensor.hpp")
-  wamcore_python_package(cutlass_library _cutlass)
-  if(NOT EXISTS "${_cutlass}/source/include/cute/tensor.hpp")
-    wamcore_no_cuda("the CUTLASS headers are missing: pip install --no-deps nvidia-cutlass==4.2.0.0, or set CUTLASS_INCLUDE_DIR.")
-    return()
-  endif()
-  set(CUTLASS_INCLUDE_DIR ${_cutlass}/source/include CACHE PATH "" FORCE)
-endif()
 
 # The compiler: as told, of the system, or of the nvidia-cuda-nvcc package.
 if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
@@ -95,6 +85,7 @@ if(CUDAToolkit_VERSION VERSION_LESS 13.0)
   return()
 endif()
 set(WAMCORE_HAS_CUDA ON)
+set(WAMCORE_CUDA_FOUND TRUE)  # for find_package(wamcore COMPONENTS cuda)
 
 # "-gencode" for code of every real architecture and the PTX, all out of one run of the front end.
 list(TRANSFORM WAMCORE_CUDA_REAL PREPEND "sm_" OUTPUT_VARIABLE _code)
@@ -109,7 +100,6 @@ function(wamcore_cuda_kernels target)
   set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES OFF CUDA_VISIBILITY_PRESET hidden
     POSITION_INDEPENDENT_CODE ON)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/kernels/include ${PROJECT_SOURCE_DIR}/kernels)
-  target_include_directories(${target} SYSTEM PRIVATE ${CUTLASS_INCLUDE_DIR})
   if(arg_SM90A)
     set(_gencode ${WAMCORE_CUDA_GENCODE_SM90A})
   else()
