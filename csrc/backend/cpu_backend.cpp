@@ -14,6 +14,7 @@ struct OperationInfo {
   bool per_isa;  // compiled for every instruction set; else for the compiler's default target only
   const char* precision;
 };
+constexpr int64_t kMuch = INT64_MAX;  // always for all threads
 constexpr const char* kFloat = "float32";
 constexpr const char* kBf16Weights = "float32, weights bfloat16";
 constexpr OperationInfo kOperations[kCpuOperations] = {
@@ -26,10 +27,15 @@ constexpr OperationInfo kOperations[kCpuOperations] = {
 
 }  // namespace
 
+// `work` is in multiply-adds or what takes as long. Calling the other threads takes about as long as kAlone of them.
 template <typename F>
-void CpuOps::run(CpuOperation operation, F&& kernel) {
+void CpuOps::run(CpuOperation operation, int64_t work, F&& kernel) {
+  constexpr int64_t kAlone = 100'000;
   count(operation);
-  pool_.run(std::forward<F>(kernel));
+  if (work < kAlone)
+    kernel(Team{});
+  else
+    pool_.run(std::forward<F>(kernel));
 }
 
 std::vector<OperationReport> CpuOps::operations() const {
@@ -43,58 +49,63 @@ std::vector<OperationReport> CpuOps::operations() const {
 }
 
 void CpuOps::gemm(const kernels::GemmParams& p) {
-  run(gemm_operation(p), [&](const Team& team) { kernels::gemm(p, team); });
+  run(gemm_operation(p), p.m * p.n * p.k, [&](const Team& team) { kernels::gemm(p, team); });
 }
 void CpuOps::attention(const kernels::AttentionParams& p) {
-  run(CpuOperation::attention, [&](const Team& team) { kernels::attention(p, team); });
+  run(CpuOperation::attention, kMuch, [&](const Team& team) { kernels::attention(p, team); });
 }
 void CpuOps::layer_norm(const kernels::LayerNormParams& p) {
-  run(CpuOperation::norm, [&](const Team& team) { kernels::layer_norm(p, team); });
+  run(CpuOperation::norm, 8 * p.rows * p.cols, [&](const Team& team) { kernels::layer_norm(p, team); });
 }
 void CpuOps::qk_norm_rope(const kernels::QkNormRopeParams& p) {
-  run(CpuOperation::norm, [&](const Team& team) { kernels::qk_norm_rope(p, team); });
+  run(CpuOperation::norm, 8 * p.rows * p.heads * p.head_dim, [&](const Team& team) { kernels::qk_norm_rope(p, team); });
 }
 void CpuOps::activation(const kernels::ActivationParams& p) {
-  run(CpuOperation::activation, [&](const Team& team) { kernels::activation(p, team); });
+  run(CpuOperation::activation, 8 * p.rows * p.cols, [&](const Team& team) { kernels::activation(p, team); });
 }
 void CpuOps::sinusoid(const kernels::SinusoidParams& p) {
-  run(CpuOperation::other, [&](const Team& team) { kernels::sinusoid(p, team); });
+  run(CpuOperation::other, 32 * p.rows * p.cols, [&](const Team& team) { kernels::sinusoid(p, team); });
 }
 void CpuOps::patchify(const kernels::PatchifyParams& p) {
-  run(CpuOperation::rearrange, [&](const Team& team) { kernels::patchify(p, team); });
+  run(CpuOperation::rearrange, kMuch, [&](const Team& team) { kernels::patchify(p, team); });
 }
 void CpuOps::unpatchify(const kernels::UnpatchifyParams& p) {
-  run(CpuOperation::rearrange, [&](const Team& team) { kernels::unpatchify(p, team); });
+  run(CpuOperation::rearrange, 4 * p.channels * p.frames * p.height * p.width,
+      [&](const Team& team) { kernels::unpatchify(p, team); });
 }
 void CpuOps::modulation(const kernels::ModulationParams& p) {
-  run(CpuOperation::activation, [&](const Team& team) { kernels::modulation(p, team); });
+  run(CpuOperation::activation, p.rows * p.cols, [&](const Team& team) { kernels::modulation(p, team); });
 }
 void CpuOps::combine(const kernels::CombineParams& p) {
-  run(CpuOperation::other, [&](const Team& team) { kernels::combine(p, team); });
+  run(CpuOperation::other, p.n * p.count, [&](const Team& team) { kernels::combine(p, team); });
 }
 void CpuOps::conv(const kernels::ConvParams& p) {
-  run(CpuOperation::conv, [&](const Team& team) { kernels::conv(p, team); });
+  run(CpuOperation::conv, kMuch, [&](const Team& team) { kernels::conv(p, team); });
 }
 void CpuOps::channel_norm(const kernels::ChannelNormParams& p) {
-  run(CpuOperation::norm, [&](const Team& team) { kernels::channel_norm(p, team); });
+  run(CpuOperation::norm, 8 * p.rows * p.cols, [&](const Team& team) { kernels::channel_norm(p, team); });
 }
 void CpuOps::affine(const kernels::AffineParams& p) {
-  run(CpuOperation::frames, [&](const Team& team) { kernels::affine(p, team); });
+  run(CpuOperation::frames, p.height * p.width * p.channels, [&](const Team& team) { kernels::affine(p, team); });
 }
 void CpuOps::upsample(const kernels::UpsampleParams& p) {
-  run(CpuOperation::frames, [&](const Team& team) { kernels::upsample(p, team); });
+  run(CpuOperation::frames, 4 * p.height * p.width * p.channels, [&](const Team& team) { kernels::upsample(p, team); });
 }
 void CpuOps::pixel_unshuffle(const kernels::PixelShuffleParams& p) {
-  run(CpuOperation::rearrange, [&](const Team& team) { kernels::pixel_unshuffle(p, team); });
+  run(CpuOperation::rearrange, p.height * p.width * p.colours * p.patch * p.patch,
+      [&](const Team& team) { kernels::pixel_unshuffle(p, team); });
 }
 void CpuOps::pixel_shuffle(const kernels::PixelShuffleParams& p) {
-  run(CpuOperation::rearrange, [&](const Team& team) { kernels::pixel_shuffle(p, team); });
+  run(CpuOperation::rearrange, p.height * p.width * p.colours * p.patch * p.patch,
+      [&](const Team& team) { kernels::pixel_shuffle(p, team); });
 }
 void CpuOps::average_down(const kernels::AverageDownParams& p) {
-  run(CpuOperation::frames, [&](const Team& team) { kernels::average_down(p, team); });
+  run(CpuOperation::frames, p.height * p.width * p.in * p.time * p.square * p.square,
+      [&](const Team& team) { kernels::average_down(p, team); });
 }
 void CpuOps::repeat_up(const kernels::RepeatUpParams& p) {
-  run(CpuOperation::frames, [&](const Team& team) { kernels::repeat_up(p, team); });
+  run(CpuOperation::frames, p.height * p.width * p.in * p.time * p.square * p.square,
+      [&](const Team& team) { kernels::repeat_up(p, team); });
 }
 std::shared_ptr<const PackedWeights> CpuBackend::pack(const WeightTable& table, const WeightSource& source) {
   return std::make_shared<const PackedWeights>(table, source);

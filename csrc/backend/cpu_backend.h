@@ -62,7 +62,7 @@ class CpuOps final : public Ops {
 
  private:
   template <typename F>
-  void run(CpuOperation operation, F&& kernel);
+  void run(CpuOperation operation, int64_t work, F&& kernel);
 
   ThreadPool pool_;
   std::array<std::atomic<uint64_t>, kCpuOperations> runs_{};
