@@ -51,7 +51,7 @@ TEST(gemm_with_every_epilogue) {
     as_team(gemm, p, int(pick(1, 4)));
     p.y = want.data();
     gemm_ref(p);
-    CHECK(check::relative_error(y, want, y.size()) < 4e-6);
+    CHECK(check::relative_error(y, want, y.size(), std::sqrt(double(k))) < 4e-6);
   }
 }
 
@@ -87,7 +87,7 @@ TEST(attention_over_spans) {
     as_team(attention, p, int(pick(1, 3)));
     p.out = want.data();
     attention_ref(p);
-    CHECK(check::relative_error(out, want, out.size()) < 4e-6);
+    CHECK(check::relative_error(out, want, out.size(), 0.5) < 4e-6);
   }
 }
 
@@ -106,7 +106,16 @@ TEST(layer_norm_with_modulation) {
     as_team(layer_norm, p, int(pick(1, 3)));
     p.y = want.data();
     layer_norm_ref(p);
-    CHECK(check::relative_error(y, want, y.size()) < 4e-6);
+    // x - mean loses digits where a row varies little beside its size: two nearly equal numbers are such a row.
+    double size = 0;
+    for (int64_t r = 0; r < rows; ++r) {
+      double mean = 0, var = 0, top = 0;
+      for (int64_t c = 0; c < cols; ++c) mean += x[r * cols + c] / double(cols);
+      for (int64_t c = 0; c < cols; ++c) var += std::pow(x[r * cols + c] - mean, 2) / double(cols);
+      for (int64_t c = 0; c < cols; ++c) top = std::max(top, std::abs(double(x[r * cols + c])));
+      size = std::max(size, top / std::sqrt(var + 1e-6));
+    }
+    CHECK(check::relative_error(y, want, y.size()) < 4e-6 + 4e-7 * size);
   }
 }
 
