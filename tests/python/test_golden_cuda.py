@@ -6,8 +6,8 @@ from pathlib import Path
 
 import golden
 
-# Relative l2 of one tensor. The recording is in float32 and its weights are not rounded; ours are, and so is every array
-# between two kernels. Measured: at most 1.35e-2, 0.65e-2 in the middle; twice the largest is allowed.
+# Relative l2 of one tensor. The recording is in float32 and its weights are not rounded; ours are, and so is every
+# array between two kernels. Measured: at most 1.35e-2, 0.65e-2 in the middle; twice the largest is allowed.
 TOLERANCE = 0.027
 
 
