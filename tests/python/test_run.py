@@ -59,6 +59,7 @@ def test_what_is_reported(touched):
     assert {"preprocess", "encode", "memory", "denoise"} <= set(timing["stages_ms"])
     assert "decode_video" not in timing["stages_ms"]  # no picture is made on the action path
     assert report["totals"]["images_decoded_in_inference"] == 0
+    assert 0 < report["totals"]["smoothed_commands"] <= report["totals"]["commands"]
 
 
 def test_pictures_and_video(touched):
@@ -114,6 +115,7 @@ def test_real_time_runs_the_threads_of_a_robot(tmp_path, capsys):
     assert report["files"] == {"joints": "joints.png"} and not list(tmp_path.glob("run.mp4"))
     out = capsys.readouterr().out
     assert "real time, joint commands at 200 Hz" in out and "(real clock)" in out
+    assert "of the joint commands smoothed" in out and "acceleration" not in out
 
 
 @pytest.mark.parametrize(

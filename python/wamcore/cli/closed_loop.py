@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import sim
-from .._core import ActionChunk, ConfigError, Model, Observation, Policy, RobotError, Runner, Session, VirtualRunner
+from .._core import (
+    PHASES,
+    ActionChunk,
+    ConfigError,
+    Model,
+    Observation,
+    Policy,
+    RobotError,
+    Runner,
+    Session,
+    VirtualRunner,
+)
 from ..hal.mujoco import MuJoCo
 from ..viz import Film, JointTrace
 from ..viz.video import CAMERA, Shot, compose
@@ -104,6 +115,8 @@ class Episode:
     late_chunks: int = 0
     refused_chunks: int = 0
     overruns: int = 0  # joint commands skipped because one before came late
+    commands: int = 0  # joint commands toward a target
+    smoothed: int = 0  # of them, those that the safety filter changed
     seam_jump_max: float = 0.0  # rad
     obs_age_p99: float = 0.0  # s
     tracking_rms: float = 0.0  # rad between command and measured joints
@@ -241,6 +254,9 @@ class ClosedLoop:
         episode.starved_ticks, episode.late_chunks = stats["starved_ticks"], stats["late_chunks"]
         episode.overruns = stats["overruns"]
         episode.seam_jump_max, episode.obs_age_p99 = stats["seam_jump"]["max"], stats["obs_age"]["p99"]
+        following = record["phase"] == PHASES.index("follow")
+        episode.commands = int(following.sum())
+        episode.smoothed = int((following & (record["reason"] != 0)).sum())
         episode.safety = {name: count for name, count in stats["safety"].items() if count}
         t, error = record["tick"] * self.tick, record["command"] - record["measured"]
         episode.tracking_rms = float(np.sqrt(np.mean(error**2))) if error.size else 0.0

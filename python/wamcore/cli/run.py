@@ -236,6 +236,8 @@ def summarise(args: argparse.Namespace, model, loop, episodes: list, wall: float
             "late_chunks": sum(e.late_chunks for e in episodes),
             "refused_chunks": sum(e.refused_chunks for e in episodes),
             "overruns": sum(e.overruns for e in episodes),
+            "commands": sum(e.commands for e in episodes),
+            "smoothed_commands": sum(e.smoothed for e in episodes),
             "seam_jump_max_rad": max(e.seam_jump_max for e in episodes),
             "tracking_rms_rad": float(np.sqrt(np.mean([e.tracking_rms**2 for e in episodes]))),
             "safety": {k: sum(e.safety.get(k, 0) for e in episodes) for k in reasons},
@@ -272,7 +274,7 @@ def tell(report: dict) -> str:
     timing, totals, loop = report["timing"], report["totals"], report["loop"]
     stages = {"whole chunk": timing["chunk_ms"], **timing["stages_ms"]}
     hz = timing["chunk_ms"]["p50"] and 1e3 / timing["chunk_ms"]["p50"]
-    safety = ", ".join(f"{k} {v}" for k, v in totals["safety"].items()) or "none"
+    smoothed = totals["smoothed_commands"] / max(1, totals["commands"])
     reasons = {e["reason"]: None for e in report["episodes"] if e["reason"]}
     return "\n".join(
         (
@@ -286,8 +288,10 @@ def tell(report: dict) -> str:
             "",
             f"  control rate {loop['control_hz']:g} Hz (ticks), joint commands {loop['servo_hz']:g} Hz, "
             f"a new chunk every {loop['execute_ticks']} ticks; the model alone could give {hz:.1f} chunks/s",
-            f"  safety filter: {totals['refused_chunks']} chunks refused, {totals['chunks']} admitted; commands "
-            f"changed, by reason: {safety}",
+            f"  safety filter: {totals['refused_chunks']} chunks refused, {totals['chunks']} admitted; "
+            f"{smoothed:.0%} of the joint commands smoothed",
+            f"  (smoothing a {loop['control_hz']:g} Hz chunk to the joints' limits is normal; refused chunks and stops "
+            "are not)",
             f"  {totals['starved_ticks']} of {totals['ticks']} ticks without a fresh target, {totals['overruns']} "
             "joint commands skipped",
             f"  largest jump from chunk to chunk {totals['seam_jump_max_rad'] * 1e3:.2f} mrad; the arm follows its "
