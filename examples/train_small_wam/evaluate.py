@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from wamcore.cli.tables import wilson
 from wamcore.reference.checkpoint import load_checkpoint
 from wamcore.sim import TASKS
 
@@ -35,14 +35,6 @@ def sampler_of(directory: Path, **changes) -> Sampler:
     cfg = json.loads((directory / "config.json").read_text())["action_head_cfg"]["config"]
     chosen = {"steps": cfg["num_inference_steps"], "solver": cfg["solver"], "shift": cfg["sigma_shift"]}
     return Sampler(**{**chosen, **changes})
-
-
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a rate."""
-    p, n = successes / trials, trials
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def rates(out: Outcome) -> dict:
