@@ -269,6 +269,8 @@ void bind_threaded(py::module_& m) {
            "Waits until `seconds` have passed or the run has ended; raises what stopped a thread.")
       .def("stop", &PyRunner::stop, nogil(), "Brakes to a stand, deactivates and closes the robot, joins the threads.")
       .def("estop", &PyRunner::estop, nogil(), "Latches the emergency stop.")
+      .def("pause", &PyRunner::pause, "Brakes to a stand and holds there until resume().")
+      .def("resume", &PyRunner::resume, "Goes on with a chunk from a fresh look at the scene.")
       .def("reset", &PyRunner::reset, nogil(), "Clears a latched emergency stop at a stand; says whether it did.")
       .def("__enter__",
            [](const py::object& self) {
@@ -326,6 +328,8 @@ void bind_virtual(py::module_& m) {
           py::arg("tick"), "Runs until control tick `tick` begins, or until the run ends.")
       .def("stop", &VirtualRunner::stop, nogil(), "Brakes to a stand, deactivates and closes the robot.")
       .def("estop", &VirtualRunner::estop, "Latches the emergency stop.")
+      .def("pause", &VirtualRunner::pause, "Brakes to a stand and holds there until resume().")
+      .def("resume", &VirtualRunner::resume, "Goes on with a chunk from a fresh look at the scene.")
       .def("reset", &VirtualRunner::reset, nogil(), "Clears a latched emergency stop at a stand; says whether it did.")
       .def("__enter__",
            [](const py::object& self) {

@@ -213,7 +213,7 @@ bool Loop::inference_due() noexcept {
   servo_->set_epoch(policy_->epoch());
   if (servo_->counters().phase.load(std::memory_order_relaxed) == Phase::estop) return false;
   const auto newest = source_->newest();
-  if (!newest) return false;
+  if (!newest || servo_->pause_wanted()) return false;
   Seen seen;
   {
     const std::scoped_lock lock(mutex_);

@@ -242,6 +242,9 @@ void Runner::stop() noexcept {
 
 void Runner::estop() noexcept { state_->loop.filter().estop(); }
 
+void Runner::pause() noexcept { state_->loop.servo().set_paused(true); }
+void Runner::resume() noexcept { state_->loop.servo().set_paused(false); }
+
 bool Runner::reset() {
   State& s = *state_;
   s.loop.servo().request_reset();

@@ -115,6 +115,13 @@ void Servo::handle_epoch() noexcept {
   void_current();  // the reset was asked for: the robot holds until the first chunk of the new epoch
 }
 
+void Servo::handle_pause(uint64_t now_ns) noexcept {
+  const bool wanted = pause_.load(std::memory_order_relaxed);
+  if (wanted && !pausing_) void_current();
+  if (!wanted && pausing_) since_ns_ = now_ns;  // what was seen before may not be there any more
+  pausing_ = wanted;
+}
+
 /// The motion to blend from: the reference if the robot is on it, else what was last commanded, one period on.
 void Servo::motion_before(int64_t position_ns) noexcept {
   if (on_reference_ && interpolator_.sample(position_ns, {from_q_, from_v_, from_a_})) return;
@@ -144,6 +151,11 @@ void Servo::switch_to(Waypoints* next, uint64_t now_ns) noexcept {
 
 void Servo::take_chunks(uint64_t now_ns) noexcept {
   while (Waypoints* next = queue_.take()) {
+    if (pausing_) {  // nobody's fault
+      queue_.give_back(next);
+      queue_.decided();
+      continue;
+    }
     const int64_t position = timeline_.position(now_ns), tick = timeline_.tick_at(position);
     const Moment moment{.tick = tick, .t_ns = now_ns, .epoch = current_epoch_, .since_ns = since_ns_};
     const std::span<const double> measured = seeing(now_ns) ? std::span<const double>(q_) : std::span<const double>();
@@ -221,6 +233,7 @@ bool Servo::cycle(uint64_t now_ns) noexcept {
   const uint64_t begin = wall.now_ns();
   handle_reset(now_ns);
   handle_epoch();
+  handle_pause(now_ns);
   take_chunks(now_ns);
 
   const bool waiting = timeline_.paused();

@@ -69,6 +69,9 @@ class Servo {
   void set_epoch(uint32_t epoch) noexcept { epoch_.store(epoch, std::memory_order_relaxed); }
   /// Asks for a reset of the emergency stop in the next cycle; from any thread.
   void request_reset() noexcept { reset_.store(Reset::requested, std::memory_order_release); }
+  /// Stands still and takes no chunks until told to go on; from any thread.
+  void set_paused(bool paused) noexcept { pause_.store(paused, std::memory_order_relaxed); }
+  bool pause_wanted() const noexcept { return pause_.load(std::memory_order_relaxed); }
   /// True once a requested reset has been decided; `done` says how.
   bool reset_decided(bool& done) const noexcept;
 
@@ -90,6 +93,7 @@ class Servo {
   void read_joints(uint64_t now_ns) noexcept;
   void handle_reset(uint64_t now_ns) noexcept;
   void handle_epoch() noexcept;
+  void handle_pause(uint64_t now_ns) noexcept;
   void take_chunks(uint64_t now_ns) noexcept;
   void switch_to(Waypoints* next, uint64_t now_ns) noexcept;
   void motion_before(int64_t position_ns) noexcept;
@@ -129,6 +133,8 @@ class Servo {
   uint64_t written_ns_ = 0;  // when the driver last took a command
   Ending ending_ = Ending::none;
   std::atomic<bool> asked_{false};
+  std::atomic<bool> pause_{false};
+  bool pausing_ = false;  // pause_ has been acted upon
   std::atomic<uint32_t> epoch_{0};
   uint32_t current_epoch_ = 0;
   std::atomic<Reset> reset_{Reset::none};

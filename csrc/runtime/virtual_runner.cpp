@@ -143,6 +143,9 @@ void VirtualRunner::stop() {
 
 void VirtualRunner::estop() noexcept { state_->loop.filter().estop(); }
 
+void VirtualRunner::pause() noexcept { state_->loop.servo().set_paused(true); }
+void VirtualRunner::resume() noexcept { state_->loop.servo().set_paused(false); }
+
 bool VirtualRunner::reset() {
   State& s = *state_;
   s.loop.servo().request_reset();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <mutex>
 
 #include "session/context.h"
 #include "session/image_pipeline.h"
@@ -89,6 +90,7 @@ class Session::State {
   std::atomic<uint32_t> epoch{0};  // reset() comes from any thread; infer() acts on it
   uint32_t context_epoch = 0;
   std::unique_ptr<VaeStream> decode_stream;
+  std::mutex busy;  // a new prompt may come from another thread while a chunk is inferred
 
  private:
   // Every program of a whole context now, so that no inference compiles or allocates one.
@@ -148,6 +150,7 @@ void Session::State::set_tokens(const std::vector<int64_t>& ids, const std::vect
   if (ids.empty()) throw InputError("Session::set_prompt: the prompt is empty");
   if (branches > 1 && negative.empty())
     throw InputError("Session::set_prompt: guidance " + std::to_string(sample.guidance) + " needs negative tokens");
+  const std::scoped_lock lock(busy);
   const ScopedStage stage(&tracer, Stage::text);
   encode_text(Denoiser::kConditional, ids);
   if (branches > 1) encode_text(Denoiser::kUnconditional, negative);
@@ -172,6 +175,7 @@ void Session::State::check(const Observation& obs, const Noise* noise) const {
 
 void Session::State::infer(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out,
                            const Continuation* plan) {
+  const std::scoped_lock lock(busy);
   check(obs, noise);
   PrefixGuidance guidance;
   if (plan) guidance = guide_to(*plan, obs);

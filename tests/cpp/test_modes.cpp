@@ -203,6 +203,33 @@ TEST(real_delays_decide_what_is_executed) {
   CHECK(off == 0 && on > 4000);
 }
 
+TEST(a_pause_is_a_stand_and_not_a_fault) {
+  auto policy = std::make_shared<TestPolicy>([](const Observation& o, ActionChunk& c) {
+    for (int i = 0; i < c.horizon; ++i)
+      for (size_t j = 0; j < kDof; ++j) c.q[static_cast<size_t>(i) * kDof + j] = o.state[j] + 0.02 * i;
+  });
+  for (const Execution mode : {Execution::blend, Execution::sync}) {
+    VirtualRun run(policy, {.mode = mode}, {3});
+    run.runner->start();
+    run.runner->run(2.05);
+    run.runner->pause();
+    run.runner->run(0.3);
+    const uint64_t calls = policy->calls;
+    const std::vector<double> stand = run.hal->commands();
+    run.runner->run(10.0);  // far beyond hold_time
+    const std::vector<double> still = run.hal->commands();
+    CHECK(run.runner->running() && policy->calls == calls);
+    CHECK(std::equal(stand.end() - kDof, stand.end(), still.end() - kDof));
+    run.runner->resume();
+    run.runner->run(2.0);
+    const std::vector<double> on = run.hal->commands();
+    CHECK(run.runner->running() && policy->calls > calls && on[on.size() - 1] > still[still.size() - 1] + 0.05);
+    CHECK(worst(on, limits(), 1.0 / 200, {0, 0}).within());
+    const RunnerStats s = run.runner->stats();
+    CHECK(s.safety[static_cast<size_t>(Reason::stop)] == 0 && s.refused_chunks <= 1);
+  }
+}
+
 TEST(a_gripper_is_open_or_closed_and_does_not_chatter) {
   // joint 1 is a gripper; its wish goes slowly from open to closed with noise on it
   auto policy = std::make_shared<TestPolicy>([](const Observation& o, ActionChunk& c) {

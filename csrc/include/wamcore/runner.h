@@ -143,6 +143,10 @@ class WAMCORE_API Runner {
   void stop() noexcept;
   /// Latches the emergency stop; the robot brakes and stands until reset().
   void estop() noexcept;
+  /// Brakes to a stand and holds there, without the watchdog counting, until resume(). From any thread.
+  void pause() noexcept;
+  /// Goes on with a chunk from a fresh look at the scene; what was seen before counts no more.
+  void resume() noexcept;
   /// Clears a latched emergency stop if command and measured joints stand; says whether it did.
   bool reset();
   /// True from start() until the run has ended for whatever reason.

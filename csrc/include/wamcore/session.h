@@ -52,7 +52,8 @@ class WAMCORE_API Session : public Policy {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  /// The instruction. A changed one starts a new context at the next infer(). Throws InputError, e.g. when it is empty.
+  /// The instruction. A changed one starts a new context at the next infer(); the chunk in execution goes on until
+  /// then. From any thread: it waits for the chunk that is being inferred. Throws InputError, e.g. when it is empty.
   void set_prompt(const std::string& instruction);
   /// Token ids, at most the model's text length; `negative` for guidance, needed unless guidance is 1.
   void set_prompt_tokens(const std::vector<int64_t>& ids, const std::vector<int64_t>& negative = {});

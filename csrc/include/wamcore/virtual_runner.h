@@ -31,6 +31,10 @@ class WAMCORE_API VirtualRunner {
   /// Brakes to a stand, deactivates and closes the robot. Throws RobotError if the driver refuses.
   void stop();
   void estop() noexcept;
+  /// Brakes to a stand and holds there, without the watchdog counting, until resume(). From any thread.
+  void pause() noexcept;
+  /// Goes on with a chunk from a fresh look at the scene; what was seen before counts no more.
+  void resume() noexcept;
   /// As Runner::reset.
   bool reset();
   bool running() const noexcept;

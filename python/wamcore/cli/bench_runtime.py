@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--delays", type=int, nargs="+", default=[0, 1, 2, 4, 8], metavar="D", help="control ticks (0 1 2 4 8)")
     add("--modes", nargs="+", default=list(MODES), choices=MODES, help="default: all")
     add("--task", default="moving", choices=("touch", "push", "moving"), help="default: moving")
+    add("--haste", type=float, default=1.0, metavar="X", help="moving blocks glide X times as fast (default: 1)")
     add("--checkpoint", default="tabletop", metavar="MODEL", help="model that is driven (default: tabletop)")
     add(
         "--out",
@@ -45,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not 1 <= args.seeds <= 100_000:
         raise ConfigError(f"--seeds: wanted 1 to 100000, got {args.seeds}")
+    if not 0 <= args.haste <= 10:
+        raise ConfigError(f"--haste: wanted 0 to 10, got {args.haste}")
     if not all(0 <= d <= 100 for d in args.delays):
         raise ConfigError("--delays: wanted 0 to 100 control ticks")
     folder = args.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -69,6 +72,7 @@ def measure(args: argparse.Namespace) -> dict:
     for mode in args.modes:
         for delay in [0] if mode == "sync" else args.delays:
             loop = ClosedLoop(model, Settings(mode=mode, delay=delay, steps=args.steps))
+            loop.world.haste = args.haste
             sums = Sums(model.embodiment.limits, 1 / loop.settings.servo_hz, loop.tick)
             try:
                 for seed in range(args.first_seed, args.first_seed + args.seeds):
@@ -82,6 +86,7 @@ def measure(args: argparse.Namespace) -> dict:
         "schema": 1,
         "definition": DEFINITION,
         "task": args.task,
+        "haste": args.haste,
         "seeds": [args.first_seed, args.first_seed + args.seeds - 1],
         "model": {"path": args.checkpoint, "sha256": machine.sha256(find(args.checkpoint))},
         "cells": cells,
@@ -240,7 +245,8 @@ def tell(report: dict) -> str:
     return "\n".join(
         (
             "",
-            f"task {report['task']}, worlds {report['seeds'][0]} to {report['seeds'][1]}",
+            f"task {report['task']}, worlds {report['seeds'][0]} to {report['seeds'][1]}, "
+            f"blocks {report['haste']:g} times as fast as trained",
             "",
             table([row(c) for c in report["cells"]], HEAD),
             "",

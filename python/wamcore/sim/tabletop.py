@@ -79,6 +79,7 @@ class Tabletop:
     control_hz = 1.0 / TICK
 
     def __init__(self, seed: int = 0, task: str | None = None, camera: SceneCamera | None = None):
+        self.haste = 1.0  # moving blocks glide that much faster than the model has seen; counts from the next reset
         self.lock = threading.Lock()  # held while physics advances and while a scene is read
         self.model = camera._model if camera else mujoco.MjModel.from_xml_string(scene.mjcf())
         self.data = mujoco.MjData(self.model)
@@ -120,7 +121,7 @@ class Tabletop:
                 self.data.qpos[a : a + 3] = [*layout[i], scene.BLOCK_HALF]
                 self.data.qpos[a + 3 : a + 7] = [np.cos(turn / 2), 0, 0, np.sin(turn / 2)]
             self.data.qpos[:4] = self.data.ctrl[:] = start
-            self._velocity = np.stack([np.cos(heading), np.sin(heading)], 1) * speed[:, None]
+            self._velocity = np.stack([np.cos(heading), np.sin(heading)], 1) * (self.haste * speed[:, None])
             self._begin(task)
             mujoco.mj_forward(self.model, self.data)
         return self.instruction
