@@ -256,7 +256,8 @@ bool Loop::plan_to_continue(int64_t obs_tick) {
     const int64_t from = obs_tick - old.obs_tick;
     if (from < 0 || from >= old.horizon) return false;
     plan_.rows = old.horizon - static_cast<int>(from);
-    plan_.frozen = std::min(scheduler_->delay(), plan_.rows);
+    // The row of the tick in which the chunk takes over is frozen as well: that is where the seam lies.
+    plan_.frozen = std::min(scheduler_->delay() + 1, plan_.rows);
     plan_.q.assign(old.q.begin() + static_cast<ptrdiff_t>(from) * old.dof, old.q.end());
     return true;
   }

@@ -111,7 +111,7 @@ TEST(a_plan_is_the_rest_of_the_chunk_in_execution_by_absolute_tick) {
       const ActionChunk& old = sent[k];  // the chunk before is in execution when the next inference starts
       const int64_t from = policy->ticks[k] - old.obs_tick;
       CHECK(plan.rows == 16 - static_cast<int>(from) && plan.rows >= delay);
-      CHECK(plan.frozen == std::min(delay, plan.rows) || k == 0);
+      CHECK(plan.frozen == std::min(delay + 1, plan.rows) || k == 0);
       for (int i = 0; i < plan.rows; ++i)
         CHECK(plan.q[Continuing::at(i, 0)] == old.q[Continuing::at(i + static_cast<int>(from), 0)]);
     }

@@ -110,7 +110,7 @@ def test_a_policy_in_python_may_continue_a_plan():
         runner.run(6.0)
     assert runner.stats["mode"] == "rtc_guided" and runner.stats["continued_chunks"] == len(policy.plans) > 4
     tick, targets, frozen = policy.plans[-1]
-    assert frozen == 3 and targets.shape[1] == 2
+    assert frozen == 4 and targets.shape[1] == 2
     wanted = np.multiply.outer(1 - np.cos(0.8 * DT * (tick + np.arange(len(targets)))), [0.3, 0.6])
     np.testing.assert_allclose(targets, wanted, atol=1e-12)
 

@@ -12,7 +12,7 @@ namespace wam {
 /// What is left of the motion in execution, for a chunk that shall continue it.
 struct Continuation {
   int rows = 0;           // from the observation's tick on
-  int frozen = 0;         // the first of them, which will have been executed by the time the new chunk is there
+  int frozen = 0;         // the first of them, up to the one in whose tick the new chunk will take over
   std::vector<double> q;  // [rows, dof] rad, absolute joint targets
 };
 
