@@ -18,13 +18,15 @@ model = wam.load("tabletop", threads=2)
 session = wam.Session(model, steps=2, seed=int(sys.argv[1]))
 session.set_prompt("touch the red block")
 rng = np.random.default_rng(int(sys.argv[1]))
-chunks = []
-for _ in range(3):
-    images = {n: rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for n, h, w in model.embodiment.cameras}
+chunks, starts = [], []
+for i in range(3):  # after the first one, which starts the context, as many frames as the model looks back on
+    frames = 1 if i == 0 else len(session.frame_offsets())
+    images = {n: rng.integers(0, 256, (frames, h, w, 3), dtype=np.uint8) for n, h, w in model.embodiment.cameras}
     limits = model.embodiment.limits
     q = rng.uniform(limits.position_min, limits.position_max)
     chunks.append(session.infer(wam.Observation(images, q)).q.tolist())
-print(json.dumps([cpu_isa(), chunks]))
+    starts.append(session.context_start)
+print(json.dumps([cpu_isa(), chunks, starts]))
 """
 
 
@@ -43,8 +45,9 @@ def test_instruction_sets_agree():
         if done.returncode and "DeviceError" in done.stderr:
             continue
         assert done.returncode == 0, done.stderr
-        used, chunks = json.loads(done.stdout)
+        used, chunks, starts = json.loads(done.stdout)
         assert used == isa
+        assert starts[0] < starts[1] < starts[2], f"{isa}: no chunk read the memory: {starts}"
         results[isa] = np.array(chunks)
     if len(results) < 2:
         pytest.skip("this CPU has only the portable kernels")
