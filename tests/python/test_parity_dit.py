@@ -45,23 +45,36 @@ def random_config(rng, i2v, clip):
     }
 
 
-@pytest.mark.parametrize("device", ["cpu", "cpu-ops"])
-@pytest.mark.parametrize(("i2v", "clip"), [(True, True), (False, True), (False, False)])
-def test_sequence_of_chunks(tmp_path, i2v, clip, device):
+DEVICES = pytest.mark.parametrize("device", ["cpu", "cpu-ops"])
+KINDS = pytest.mark.parametrize(("i2v", "clip"), [(True, True), (False, True), (False, False)])
+
+
+@pytest.fixture
+def rng():
     seed = random.SystemRandom().randrange(2**31)
     print("seed", seed)
-    rng = random.Random(seed)
     torch.manual_seed(seed)
-    cfg = random_config(rng, i2v, clip)
+    return random.Random(seed)
+
+
+def twins(cfg, folder, device):
+    """One random model twice: the reference in float64, and ours."""
     reference = CausalWanModel(cfg)
     for p in reference.parameters():  # nothing at zero or one: every weight must matter
         torch.nn.init.normal_(p, std=0.3)
     reference = reference.double().eval()
     weights = {k: v.float().numpy() for k, v in reference.state_dict().items()}
     reference.load_state_dict({k: torch.from_numpy(v).double() for k, v in weights.items()})
-    save_file(weights, tmp_path / "dit.safetensors")
-    dit = _core.components.Dit(json.dumps(cfg), str(tmp_path / "dit.safetensors"), (4, 6), device=device, threads=2)
+    save_file(weights, folder / "dit.safetensors")
+    dit = _core.components.Dit(json.dumps(cfg), str(folder / "dit.safetensors"), (4, 6), device=device, threads=2)
+    return reference, dit
 
+
+@DEVICES
+@KINDS
+def test_sequence_of_chunks(tmp_path, rng, i2v, clip, device):
+    cfg = random_config(rng, i2v, clip)
+    reference, dit = twins(cfg, tmp_path, device)
     text = torch.randn(1, cfg["text_len"], cfg["text_dim"])
     image = torch.randn(1, cfg["clip_tokens"], cfg["clip_dim"]) if clip else None
     dit.set_context(text[0].numpy(), None if image is None else image[0].numpy())
@@ -92,3 +105,49 @@ def test_sequence_of_chunks(tmp_path, i2v, clip, device):
             got = dit.denoise(x[0].numpy(), times, start, action[0].numpy(), state[0].numpy(), numpy(y))
             golden.check(got[0], video[0].numpy(), 1e-4, f"video {start}")
             golden.check(got[1], act[0].numpy(), 1e-4, f"action {start}")
+
+
+@DEVICES
+@KINDS
+def test_training_forward(tmp_path, rng, i2v, clip, device):
+    """The pass with the training mask: all blocks of a window at once, each seeing clean video only before it."""
+    cfg = random_config(rng, i2v, clip)
+    per, states = cfg["num_frame_per_block"], rng.randint(1, 3)
+    cfg |= {"num_state_per_block": states, "num_action_per_block": states * rng.randint(1, 6)}
+    reference, dit = twins(cfg, tmp_path, device)
+    blocks = rng.randint(1, (cfg["local_attn_size"] - 1) // per)
+    frames, actions = 1 + blocks * per, cfg["num_action_per_block"]
+    print(cfg, f"{blocks=}")
+
+    text = torch.randn(1, cfg["text_len"], cfg["text_dim"])
+    image = torch.randn(1, cfg["clip_tokens"], cfg["clip_dim"]) if clip else None
+    clean, noisy = torch.randn(2, 1, cfg["out_dim"], frames, 4, 6)
+    y = torch.randn(1, cfg["in_dim"] - cfg["out_dim"], frames, 4, 6) if i2v else None
+    action = torch.randn(1, blocks * actions, cfg["action_dim"])
+    state = torch.randn(1, blocks * states, cfg["max_state_dim"])
+    t, ta = torch.randint(0, 1000, (1, frames)), torch.randint(0, 1000, (1, blocks * actions))
+    double = lambda a: None if a is None else a.double()  # noqa: E731
+    with torch.no_grad():
+        video, act = reference.forward_train(
+            clean.double(), noisy.double(), t, text.double(), double(image), action.double(), ta, state.double(),
+            double(y),
+        )  # fmt: skip
+
+    inputs = {"timesteps": torch.cat([torch.zeros(1), t[0], ta[0]])}
+    for b in range(blocks + 1):
+        block = slice(0, 1) if b == 0 else slice(1 + (b - 1) * per, 1 + b * per)
+        for kind, x in (("clean", clean), ("noisy", noisy)):
+            inputs[f"{kind}{b}.in"] = x[0, :, block]
+            if i2v:
+                inputs[f"{kind}{b}.cond"] = y[0, :, block]
+        if b:
+            inputs[f"action{b}.in"] = action[0, (b - 1) * actions : b * actions]
+            inputs[f"state{b}.in"] = state[0, (b - 1) * states : b * states]
+    inputs = {k: np.ascontiguousarray(v.numpy(), np.float32) for k, v in inputs.items()}
+    names = [f"noisy{b}.out" for b in range(blocks + 1)] + [f"action{b}.out" for b in range(1, blocks + 1)]
+    dit.set_context(text[0].numpy(), None if image is None else image[0].numpy())
+    out = dit.training(blocks, inputs, names)
+    got = [out[f"noisy{b}.out"].reshape(cfg["out_dim"], -1, 4, 6) for b in range(blocks + 1)]
+    golden.check(np.concatenate(got, 1), video[0].numpy(), 1e-4, "video")
+    got = [out[f"action{b}.out"] for b in range(1, blocks + 1)]
+    golden.check(np.concatenate(got), act[0].numpy(), 1e-4, "action")

@@ -20,6 +20,35 @@ from wamcore.reference.vae import CausalVae  # noqa: E402
 FORWARD, LOOP = 1e-4, 1e-3  # max|a-b| / max|b|: one forward, anything behind the denoising loop
 
 
+UPSTREAM = {  # Session's names for the options of sampling, and the checkpoint's
+    "steps": "num_inference_steps",
+    "solver": "solver",
+    "guidance": "cfg_scale",
+    "shift": "sigma_shift",
+    "step_mask": "dit_step_mask",
+    "dynamic_skip": "dynamic_cache_schedule",
+    "decoupled": "decouple_inference_noise",
+    "video_final_noise": "video_inference_final_noise",
+}
+
+
+def random_sampling(rng, solver, guided):
+    """Steps left out by mask or by the similarity of velocities, and a video that may end in noise."""
+    dynamic = bool(rng.integers(2))
+    steps = int(rng.integers(4, 8)) if dynamic else int(rng.integers(1, 5))  # no step is skipped before the third
+    return {
+        "steps": steps,
+        "solver": solver,
+        "guidance": float(rng.uniform(1.5, 6)) if guided else 1.0,
+        "shift": float(rng.uniform(1.5, 8)),
+        "step_mask": [True, *rng.choice([False, True], steps - 1).tolist()],
+        "dynamic_skip": dynamic,
+        "decoupled": bool(rng.integers(2)),
+        # in 64ths, so that noise level 1 stays exactly 1 and both sides cut it to the same timestep
+        "video_final_noise": int(rng.integers(0, 62)) / 64,
+    }
+
+
 def random_vae(rng, version):
     """A codec of few channels, whose latents need statistics of their own."""
     z, levels = int(rng.choice([2, 4, 6])), int(rng.integers(2, 4))
@@ -88,9 +117,9 @@ class Twin:
         robot = checkpoints.embodiment(*self.camera, self.dit_cfg["max_state_dim"], self.dit_cfg["action_dim"])
         self.folder = checkpoints.write(folder, config, robot, weights)
 
-    def head(self, steps, solver, guidance, shift, mask):
-        options = {"num_inference_steps": steps, "solver": solver, "cfg_scale": guidance, "sigma_shift": shift}
-        return ReferenceHead(**self.parts, options={**self.options, **options, "dit_step_mask": mask})
+    def head(self, sampling):
+        """The closed loop with `sampling`, by the names that Session has for it."""
+        return ReferenceHead(**self.parts, options=self.options | {UPSTREAM[k]: v for k, v in sampling.items()})
 
     def words(self, ids):
         """(ids, mask) as the reference wants them, of a list of token ids."""
@@ -138,13 +167,10 @@ def rng():
 def test_closed_loop(rng, tmp_path, kind, solver, guided, device):
     twin = Twin(rng, kind, tmp_path)
     model = wam.load(tmp_path, device=device, threads=2)
-    steps, shift = int(rng.integers(1, 5)), float(rng.uniform(1.5, 8))
-    guidance = float(rng.uniform(1.5, 6)) if guided else 1.0
-    mask = [True, *rng.choice([False, True], steps - 1).tolist()]
-    session = wam.Session(model, steps=steps, solver=solver, guidance=guidance, shift=shift, step_mask=mask)
-    head = twin.head(steps, solver, guidance, shift, mask)
+    sampling = random_sampling(rng, solver, guided)
+    session, head = wam.Session(model, **sampling), twin.head(sampling)
     stride, cfg = twin.parts["vae"].temporal_stride, twin.dit_cfg
-    print(cfg, twin.vae_cfg, f"{steps=} {shift=} {mask=} {twin.camera=}")
+    print(cfg, twin.vae_cfg, f"{sampling=} {twin.camera=}")
 
     def words():
         return rng.integers(1, twin.vocab, rng.integers(1, cfg["text_len"] + 1)).tolist()
