@@ -9,7 +9,9 @@
 
 namespace wam {
 
-/// Did the robot see this frame, or did the model imagine it?
+/// Did the robot see this frame, or did the model imagine it? DreamZero remembers only what was seen. Families that go
+/// on from what they imagined, as LingBot-VA does, remember predicted frames until the cameras have caught up with
+/// them.
 enum class Origin : uint8_t { observed, predicted };
 
 /// K/V of past latent frames of one guidance branch: a ring of whole frames, oldest evicted first, read in place.
@@ -33,8 +35,9 @@ class WAMCORE_API Memory {
   /// For a pass that stores `count` new frames with ids first_id, ...: evicts what no longer fits, and shows the new
   /// frames' slots to write and everything kept, new frames included, to read.
   MemoryView store(int64_t first_id, int count, Origin origin);
-  /// For a pass that writes frames again that are already there, say an observation over a prediction: reads end with
-  /// them. Throws InputError when they are not there.
+  /// For a pass that writes frames again that are already there, an observation over a prediction: reads end with them.
+  /// The step by which LingBot-VA's kind of memory turns from predicted to observed; nothing that DreamZero runs needs
+  /// it, so today only tests call it. Throws InputError when the frames are not there.
   MemoryView replace(int64_t first_id, int count, Origin origin);
   /// For a pass that only reads: the newest `most` frames.
   MemoryView read(int most) const;

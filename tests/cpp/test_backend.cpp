@@ -109,6 +109,64 @@ TEST(prefill_for_memory_only_leaves_the_same_memory) {
   }
 }
 
+// The loop of a family that remembers what it imagined: the block goes into memory as predicted, and once it has been
+// seen the pass runs again over the same slots. Nothing of the prediction may stay behind.
+TEST(an_observation_over_a_prediction_is_a_fresh_prefill) {
+  for (int round = 0; round < 8; ++round) {
+    const DitConfig c = random_config(round & 1, round & 2);
+    const Inputs in = inputs(c);
+    const std::vector<float> imagined = randn(c.out_dim * 48);
+    auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
+    model->load(make_backend(round & 4 ? "cpu" : "cpu-ops", 1), weight);
+    Denoiser replaced(model, 1), fresh(model, 1);
+    for (Denoiser* d : {&replaced, &fresh}) {
+      d->set_text(0, in.text.data());
+      if (c.has_clip()) d->set_image(in.image.data());
+      d->prefill(0, 1, 0, in.first.data(), in.y.data());
+    }
+    // Frames 1 and 2 of `d`, the pass of Denoiser::prefill with a view of our own.
+    const auto remember = [&](Denoiser& d, const MemoryView& view, const std::vector<float>& latents) {
+      const DitProgram& p = model->program(DreamZero::Pass::prefill, 2, 1);
+      std::vector<float*> external(p.buffers, nullptr);
+      float clean = 0.0f;
+      external[size_t(p.x)] = const_cast<float*>(latents.data());
+      if (p.y != kNone) external[size_t(p.y)] = const_cast<float*>(in.y.data());
+      external[size_t(p.timesteps)] = &clean;
+      const ContextView context = d.context(0);
+      const std::shared_ptr<float> workspace = model->backend().allocate_workspace(p.program->workspace_floats());
+      p.program->run({.external = external, .memory = &view, .context = &context, .workspace = workspace.get()});
+    };
+    const auto kept = [&](Denoiser& d, int64_t layer) {
+      std::vector<float> k, v;
+      d.memory(0).copy(layer, k, v);
+      k.insert(k.end(), v.begin(), v.end());
+      return k;
+    };
+    remember(replaced, replaced.memory(0).store(1, 2, Origin::predicted), imagined);
+    fresh.prefill(0, 2, 1, in.x.data(), in.y.data());
+    CHECK(kept(replaced, 0) != kept(fresh, 0));
+    remember(replaced, replaced.memory(0).replace(1, 2, Origin::observed), in.x);
+    CHECK(replaced.memory(0).frames().size() == 3);
+    for (const Memory::Frame& f : replaced.memory(0).frames()) CHECK(f.origin == Origin::observed);
+    for (int64_t layer = 0; layer < c.num_layers; ++layer) CHECK(kept(replaced, layer) == kept(fresh, layer));
+    // ... and what is denoised behind it is the same.
+    std::vector<float> video[2], action[2];
+    for (int i : {0, 1}) {
+      video[i].resize(size_t(c.out_dim * 48)), action[i].resize(size_t(c.num_action_per_block * c.action_dim));
+      (i ? fresh : replaced)
+          .denoise(0, 2, 3,
+                   {.x = imagined.data(),
+                    .y = in.y.data(),
+                    .timesteps = in.t.data(),
+                    .action = in.action.data(),
+                    .state = in.state.data(),
+                    .velocity = video[i].data(),
+                    .action_velocity = action[i].data()});
+    }
+    CHECK(video[0] == video[1] && action[0] == action[1]);
+  }
+}
+
 TEST(taps_show_intermediate_values) {
   const DitConfig c = random_config(true, true);
   const Inputs in = inputs(c);
