@@ -114,6 +114,7 @@ def test_training_forward(tmp_path, rng, i2v, clip, device):
     cfg = random_config(rng, i2v, clip)
     per, states = cfg["num_frame_per_block"], rng.randint(1, 3)
     cfg |= {"num_state_per_block": states, "num_action_per_block": states * rng.randint(1, 6)}
+    cfg["num_layers"] = rng.randint(2, 3)  # in one layer what the state sees reaches nobody
     reference, dit = twins(cfg, tmp_path, device)
     blocks = rng.randint(1, (cfg["local_attn_size"] - 1) // per)
     frames, actions = 1 + blocks * per, cfg["num_action_per_block"]
