@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +79,8 @@ def main() -> None:
     codec.gate(vae, images, out / "codec.json", preset.least_seen)
     export(checkpoint, train.load(out / "wam.pt"), vae, Episodes(folder, latents=False).statistics())
     stage("evaluation", _evaluate, checkpoint, out / "evaluation.json", preset.episodes)
+    if importlib.util.find_spec("wamcore._core"):  # wamcore as installed; a bare checkout has only the reference
+        stage("runtime", _runtime, checkpoint, out / "runtime", preset.episodes)
     evaluate.strip(checkpoint, checkpoint / "prediction.png")
     (out / "training.json").write_text(json.dumps(_training(args.preset, preset, seconds), indent=1))
     card.write(checkpoint, out)
@@ -83,6 +88,13 @@ def main() -> None:
 
 def _evaluate(checkpoint: Path, out: Path, episodes: int) -> None:
     out.write_text(json.dumps(evaluate.evaluate(checkpoint, range(episodes)), indent=1) + "\n")
+
+
+def _runtime(checkpoint: Path, out: Path, episodes: int) -> None:
+    """The closed loop once more, through the runtime that the checkpoint is for."""
+    run = [sys.executable, "-m", "wamcore", "run", str(checkpoint), "--task", "all", "--episodes", str(episodes)]
+    options = ["--delay", "1", "--threads", "1", "--headless", "--no-video", "--out", str(out)]
+    subprocess.run([*run, *options], check=True)
 
 
 def _training(name: str, preset: Preset, seconds: dict) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
@@ -50,12 +51,22 @@ def collect(checkpoint: Path, out: Path) -> dict:
         "family": "dreamzero ti2v",
         "parameters": parts,
         "dtype": dtype,
+        "sha256": hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest(),
         "file_mb": round((checkpoint / "model.safetensors").stat().st_size / 1e6, 1),
         "transformer": {k: DIT[k] for k in ("dim", "num_heads", "num_layers", "ffn_dim", "frame_seqlen", "in_dim")},
         "codec": read("codec.json"),
         "training": read("training.json"),
         "evaluation": read("evaluation.json"),
+        "runtime": _runtime(read("runtime/run.json")),
     }
+
+
+def _runtime(report: dict | None) -> dict | None:
+    """Of a report of `wamcore run`: how chunks were executed, on what, and how the tasks ended."""
+    if report is None:
+        return None
+    machine = {k: report["timing"]["machine"][k] for k in ("wamcore", "commit", "cpu")}
+    return {"loop": report["loop"], "tasks": report["tasks"], "machine": machine}
 
 
 def markdown(facts: dict) -> str:
@@ -79,6 +90,7 @@ def markdown(facts: dict) -> str:
         f"{shape['frame_seqlen']} tokens a frame; {parts['codec'] / 1e6:.2f} M parameters. Of every 3-tap "
         "convolution in time only the present tap is used, the others are exactly zero: each frame is coded alone.",
         f"* stored as {facts['dtype']}, {facts['file_mb']} MB; all figures below are of these stored weights",
+        f"* SHA-256 of `model.safetensors`: `{facts['sha256']}`",
         "* a block is 0.8 s: 2 latent frames (after 8 and 16 ticks of 50 ms), 16 joint targets, 1 state",
         "",
         "Words are lower-cased, split at white space and looked up in `tokenizer.json`; an end mark follows, then "
@@ -87,6 +99,10 @@ def markdown(facts: dict) -> str:
     ]
     if e:
         lines += _results(e)
+    if facts["runtime"]:
+        lines += _runtime_lines(facts["runtime"])
+    if e:
+        lines += _video(e)
     if facts["codec"]:
         lines += _codec(facts["codec"])
     if facts["training"]:
@@ -112,9 +128,9 @@ def _results(e: dict) -> list[str]:
     lines = [
         "## Results",
         "",
-        f"Closed loop, {count} episodes a task that were not trained on (seeds {e['seeds'][0]} to {e['seeds'][1]}), "
-        f"whole chunks, {e['solver']} solver with shift {e['sigma_shift']}; success with the Wilson 95 % interval, by "
-        "number of flow steps.",
+        f"The PyTorch reference in closed loop, {count} episodes a task that were not trained on (seeds "
+        f"{e['seeds'][0]} to {e['seeds'][1]}), whole chunks while the world waits, {e['solver']} solver with shift "
+        f"{e['sigma_shift']}; success with the Wilson 95 % interval, by number of flow steps.",
         "",
         "| " + " | ".join(["task", *(f"{n} step{'s' * (n != '1')}" for n in steps), *BASELINES.values()]) + " |",
         "|---" * (len(steps) + 4) + "|",
@@ -123,8 +139,28 @@ def _results(e: dict) -> list[str]:
         cells = [_percent(task["steps"][n]) for n in steps]
         cells += [_percent(task[k]) if k in task else "-" for k in BASELINES]
         lines.append(f"| {name}: {TASK_TEXT[name]} | " + " | ".join(cells) + " |")
-    lines += [
+    return [*lines, ""]
+
+
+def _runtime_lines(runtime: dict) -> list[str]:
+    loop = runtime["loop"]
+    lines = [
+        f"The C++ runtime as it ships, safety filter included: mode {loop['mode']}, a new chunk every "
+        f"{loop['execute_ticks']} ticks, each {loop['delay_ticks']} tick late (virtual time, wamcore "
+        f"{runtime['machine']['wamcore']}). A task's episodes start from seed 0, pushing from 1000, moving from 2000.",
         "",
+        "| task | success | wrong | timeout | stopped | median time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, t in runtime["tasks"].items():
+        low, high = t["interval_95"]
+        rate = f"{t['success']}/{t['episodes']} ({low:.0%}-{high:.0%})"
+        lines.append(f"| {name} | {rate} | {t['wrong']} | {t['timeout']} | {t['stopped']} | {t['median_s']} s |")
+    return [*lines, ""]
+
+
+def _video(e: dict) -> list[str]:
+    lines = [
         "Predicted video of the block ahead, against repeating the last picture and what the codec can show at best:",
         "",
         "| task, steps | latent error | repeat last | moving pixels, dB | repeat last | codec |",
@@ -136,6 +172,9 @@ def _results(e: dict) -> list[str]:
     lines += [
         "",
         "![Predicted above actual, the first column is the picture the episode starts from](prediction.png)",
+        "",
+        "Two worlds of each task, predicted above actual, at 4 steps. Poses of the arm match; where more than one "
+        "motion is likely the prediction can show two half arms, and a block that is pushed blurs into the finger.",
         "",
         "One step gives the mean of what may come, more steps a sharper sample of it: they need not lower the error.",
         "",

@@ -89,19 +89,25 @@ def evaluate(directory: Path, seeds: range = SEEDS, steps=STEPS, baselines: bool
     return result
 
 
-def strip(directory: Path, path: Path, seeds: range = range(2)) -> None:
+def strip(directory: Path, path: Path, each: int = 2) -> None:
     """A picture: pairs of rows, predicted above actual, the first column the picture the episode starts from."""
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
-    policy, rows = load_policy(directory), []
-    for task in TASKS:
-        for pair in run(policy, task, seeds, sampler_of(directory), strips=len(seeds)).strip:
-            width = 96 * 9  # the first window: one picture and four blocks of two
+    policy, rows, labels = load_policy(directory), [], []
+    width, top = 96 * 9, 12  # the first window: one picture and four blocks of two; room for a line of text
+    for number, task in enumerate(TASKS):
+        seeds = range(number * each, (number + 1) * each)
+        strips = run(policy, task, seeds, sampler_of(directory), strips=each).strip
+        for seed, pair in zip(seeds, strips, strict=True):
             pair = pair[:, :, :width]
             pair = np.pad(pair, ((0, 0), (0, 2), (0, width - pair.shape[2]), (0, 0)), constant_values=255)
-            rows.append(np.pad(np.concatenate(list(pair)), ((0, 6), (0, 0), (0, 0)), constant_values=255))
-    image = np.concatenate(rows)
-    Image.fromarray(image.repeat(2, 0).repeat(2, 1)).save(path, optimize=True)
+            rows.append(np.pad(np.concatenate(list(pair)), ((top, 0), (0, 0), (0, 0)), constant_values=255))
+            labels.append(f"{task}, seed {seed}: predicted, below it what came")
+    image = Image.fromarray(np.concatenate(rows).repeat(2, 0).repeat(2, 1))
+    draw = ImageDraw.Draw(image)
+    for i, label in enumerate(labels):
+        draw.text((4, 2 * i * rows[0].shape[0] + 6), label, fill=(0, 0, 0))
+    image.save(path, optimize=True)
 
 
 def main() -> None:

@@ -62,6 +62,13 @@ def test_what_is_reported(touched):
     assert 0 < report["totals"]["smoothed_commands"] <= report["totals"]["commands"]
 
 
+def test_the_bundled_model_does_its_tasks(tmp_path):
+    """The whole way from cameras to joints, in virtual time: what the arm does here is the same on every run."""
+    report = episodes(tmp_path, "--task", "all", "--episodes", "3", "--delay", "1", "--steps", "4", "--no-video")
+    assert sum(t["success"] for t in report["tasks"].values()) >= 8, report["tasks"]
+    assert not any(t["stopped"] for t in report["tasks"].values())
+
+
 def test_pictures_and_video(touched):
     folder, report = touched
     from PIL import Image

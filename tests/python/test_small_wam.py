@@ -1,6 +1,8 @@
 """The fast forward of training against the reference with its cache; the bundled model."""
 
+import hashlib
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -141,3 +143,10 @@ def test_bundled_model_touches_named_blocks():
     torch.set_num_threads(1)
     out = run(load_policy(bundled()), "touch", range(8), sampler_of(bundled(), steps=2))
     assert sum(out.success) >= 6
+
+
+def test_card_is_of_these_weights():
+    card = json.loads((bundled() / "model_card.json").read_text())
+    assert card["sha256"] == hashlib.sha256((bundled() / "model.safetensors").read_bytes()).hexdigest()
+    assert card["sha256"] in (bundled() / "model_card.md").read_text()
+    assert set(card["runtime"]["tasks"]) == set(card["evaluation"]["tasks"])
