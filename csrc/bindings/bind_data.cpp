@@ -170,8 +170,8 @@ void bind_data(py::module_& m) {
             return array_view(s.data(), {static_cast<py::ssize_t>(s.size())}, self);
           },
           "Read-only float64 view [state_dim].")
-      .def_readwrite("tick", &Observation::tick)
-      .def_readwrite("t_ns", &Observation::t_ns);
+      .def_readwrite("tick", &Observation::tick, "Control tick of the newest frame and the state.")
+      .def_readwrite("t_ns", &Observation::t_ns, "Monotonic time of the same, ns.");
 
   py::class_<ActionChunk>(m, "ActionChunk",
                           "A horizon of absolute joint targets; row i is the command for control tick obs_tick + i.\n\n"
@@ -191,14 +191,14 @@ void bind_data(py::module_& m) {
             const auto& c = self.cast<const ActionChunk&>();
             return array_view(c.q.data(), {c.horizon, c.dof}, self);
           },
-          "Read-only float64 view [horizon, dof].")
-      .def_readonly("horizon", &ActionChunk::horizon)
-      .def_readonly("dof", &ActionChunk::dof)
+          "Absolute joint targets, read-only float64 view [horizon, dof], rad (or the embodiment's unit).")
+      .def_readonly("horizon", &ActionChunk::horizon, "Rows.")
+      .def_readonly("dof", &ActionChunk::dof, "Joints in a row.")
       .def_readonly("dt", &ActionChunk::dt, "s between rows.")
-      .def_readwrite("obs_tick", &ActionChunk::obs_tick)
-      .def_readwrite("obs_ns", &ActionChunk::obs_ns)
-      .def_readwrite("sequence", &ActionChunk::sequence)
-      .def_readwrite("epoch", &ActionChunk::epoch);
+      .def_readwrite("obs_tick", &ActionChunk::obs_tick, "Control tick of its observation and of row 0.")
+      .def_readwrite("obs_ns", &ActionChunk::obs_ns, "Monotonic time of its observation, ns.")
+      .def_readwrite("sequence", &ActionChunk::sequence, "Counts the chunks of one session.")
+      .def_readwrite("epoch", &ActionChunk::epoch, "Changes at every reset of the session.");
 
   py::class_<Policy, PyPolicy, py::smart_holder>(
       m, "Policy",

@@ -21,27 +21,28 @@ void bind_clocks(py::module_& m) {
   py::class_<ManualClock, Clock, py::smart_holder>(m, "ManualClock", "A clock that moves only when told to.")
       .def(py::init<uint64_t>(), py::arg("start_ns") = 1'000'000'000)
       .def("advance", &ManualClock::advance, py::arg("ns"), py::call_guard<py::gil_scoped_release>(),
-           "Moves time forward by `ns`.")
+           "Moves time forward by `ns` nanoseconds.")
       .def("wait_for_sleepers", &ManualClock::wait_for_sleepers, py::arg("count"), py::arg("patience") = 10.0,
-           py::call_guard<py::gil_scoped_release>(), "Waits until `count` threads sleep on this clock.");
+           py::call_guard<py::gil_scoped_release>(),
+           "Waits until `count` threads sleep on this clock, `patience` s at most; says whether they do.");
 }
 
 void bind_hal_values(py::module_& m) {
   py::enum_<Mode>(m, "Mode", "What the numbers of a command mean.")
-      .value("position", Mode::position)
-      .value("velocity", Mode::velocity)
-      .value("effort", Mode::effort)
-      .value("impedance", Mode::impedance);
+      .value("position", Mode::position, "rad")
+      .value("velocity", Mode::velocity, "rad/s")
+      .value("effort", Mode::effort, "N m")
+      .value("impedance", Mode::impedance, "position, velocity, gains and effort together");
   py::enum_<Status>(m, "Status", "What a real-time call reports.")
-      .value("ok", Status::ok)
-      .value("stale", Status::stale)
-      .value("retry", Status::retry)
-      .value("fault", Status::fault)
-      .value("estop", Status::estop);
+      .value("ok", Status::ok, "done")
+      .value("stale", Status::stale, "nothing new")
+      .value("retry", Status::retry, "a passing hiccup")
+      .value("fault", Status::fault, "ends the run")
+      .value("estop", Status::estop, "ends the run: the emergency stop is pressed");
   py::enum_<StopKind>(m, "StopKind", "How to stop.")
-      .value("hold", StopKind::hold)
-      .value("soft_stop", StopKind::soft_stop)
-      .value("cut", StopKind::cut);
+      .value("hold", StopKind::hold, "keep the position under power")
+      .value("soft_stop", StopKind::soft_stop, "brake along a controlled path")
+      .value("cut", StopKind::cut, "cut the drives");
   constexpr double inf = std::numeric_limits<double>::infinity();
   py::class_<JointInfo>(m, "JointInfo", "One joint as its driver describes it; rad, rad/s, rad/s^2, rad/s^3.")
       .def(py::init([](std::string name, double low, double high, double velocity, double acceleration, double jerk) {
@@ -49,52 +50,60 @@ void bind_hal_values(py::module_& m) {
            }),
            py::arg("name"), py::arg("position_min") = -inf, py::arg("position_max") = inf, py::arg("velocity") = inf,
            py::arg("acceleration") = inf, py::arg("jerk") = inf)
-      .def_readwrite("name", &JointInfo::name)
-      .def_readwrite("position_min", &JointInfo::position_min)
-      .def_readwrite("position_max", &JointInfo::position_max)
-      .def_readwrite("velocity", &JointInfo::velocity)
-      .def_readwrite("acceleration", &JointInfo::acceleration)
-      .def_readwrite("jerk", &JointInfo::jerk);
+      .def_readwrite("name", &JointInfo::name, "Of the joint.")
+      .def_readwrite("position_min", &JointInfo::position_min, "rad (m for a sliding joint); infinite: not stated.")
+      .def_readwrite("position_max", &JointInfo::position_max, "rad (m for a sliding joint); infinite: not stated.")
+      .def_readwrite("velocity", &JointInfo::velocity, "Largest, rad/s; infinite: not stated.")
+      .def_readwrite("acceleration", &JointInfo::acceleration, "Largest, rad/s^2; infinite: not stated.")
+      .def_readwrite("jerk", &JointInfo::jerk, "Largest, rad/s^3; infinite: not stated.");
   py::class_<CameraInfo>(m, "CameraInfo", "One camera as its driver describes it; pixels, Hz (0 = on demand).")
       .def(py::init([](std::string name, int height, int width, double hz) {
              return CameraInfo{std::move(name), height, width, hz};
            }),
            py::arg("name"), py::arg("height"), py::arg("width"), py::arg("hz") = 0.0)
-      .def_readwrite("name", &CameraInfo::name)
-      .def_readwrite("height", &CameraInfo::height)
-      .def_readwrite("width", &CameraInfo::width)
-      .def_readwrite("hz", &CameraInfo::hz);
+      .def_readwrite("name", &CameraInfo::name, "Of the camera.")
+      .def_readwrite("height", &CameraInfo::height, "Pixels.")
+      .def_readwrite("width", &CameraInfo::width, "Pixels.")
+      .def_readwrite("hz", &CameraInfo::hz, "Frames a second; 0 = on demand.");
   py::class_<Description>(m, "Description", "What a driver offers; the order of joints is that of every vector.")
       .def(py::init([](std::vector<JointInfo> joints, std::vector<CameraInfo> cameras, double servo_hz, bool watchdog) {
              return Description{std::move(joints), std::move(cameras), servo_hz, watchdog};
            }),
            py::arg("joints"), py::arg("cameras") = std::vector<CameraInfo>(), py::arg("servo_hz") = 0.0,
            py::arg("has_hw_watchdog") = false)
-      .def_readwrite("joints", &Description::joints)
-      .def_readwrite("cameras", &Description::cameras)
-      .def_readwrite("servo_hz", &Description::servo_hz)
-      .def_readwrite("has_hw_watchdog", &Description::has_hw_watchdog);
+      .def_readwrite("joints", &Description::joints, "list of JointInfo.")
+      .def_readwrite("cameras", &Description::cameras, "list of CameraInfo.")
+      .def_readwrite("servo_hz", &Description::servo_hz, "Fastest command rate, Hz; 0 = any.")
+      .def_readwrite("has_hw_watchdog", &Description::has_hw_watchdog,
+                     "The device itself refuses commands after valid_until_ns.");
   py::class_<HalConfig>(m, "HalConfig", "Settings a driver may need: servo_hz and its own parameters.")
       .def(py::init([](double servo_hz, std::map<std::string, std::string> parameters) {
              return HalConfig{servo_hz, std::move(parameters)};
            }),
            py::arg("servo_hz") = 0.0, py::arg("parameters") = std::map<std::string, std::string>())
-      .def_readwrite("servo_hz", &HalConfig::servo_hz)
-      .def_readwrite("parameters", &HalConfig::parameters);
-  py::class_<OwnedState>(m, "State",
-                         "Measured joints.\n\nArgs:\n    q: float64 [dof], rad.\n    dq: float64 [dof], rad/s.\n"
-                         "    tau: float64 [dof], N m.\n    t_ns: when they were measured, monotonic; 0 = at the call.")
+      .def_readwrite("servo_hz", &HalConfig::servo_hz, "Rate of read and write, Hz; 0 = not known yet.")
+      .def_readwrite("parameters", &HalConfig::parameters, "The driver's own settings, {str: str}.");
+  py::class_<OwnedState>(
+      m, "State",
+      "Measured joints.\n\nArgs:\n    q: float64 [dof], rad.\n    dq: float64 [dof], rad/s.\n"
+      "    tau: float64 [dof], N m.\n    t_ns: when they were measured, monotonic, ns; 0 = at the call.\n"
+      "    fault_bits: the driver's own code; 0 = healthy.\n\n"
+      "Raises:\n    ShapeError: an array is not one-dimensional.")
       .def(py::init([](const Doubles& q, const Doubles& dq, const Doubles& tau, uint64_t t_ns, uint32_t fault_bits) {
              return OwnedState{to_vector(q, "State: q"), to_vector(dq, "State: dq"), to_vector(tau, "State: tau"), t_ns,
                                fault_bits};
            }),
            py::arg("q"), py::arg("dq") = Doubles(0), py::arg("tau") = Doubles(0), py::arg("t_ns") = 0,
            py::arg("fault_bits") = 0)
-      .def_property_readonly("q", [](const OwnedState& s) { return to_array(s.q); })
-      .def_property_readonly("dq", [](const OwnedState& s) { return to_array(s.dq); })
-      .def_property_readonly("tau", [](const OwnedState& s) { return to_array(s.tau); })
-      .def_readonly("t_ns", &OwnedState::t_ns)
-      .def_readonly("fault_bits", &OwnedState::fault_bits);
+      .def_property_readonly(
+          "q", [](const OwnedState& s) { return to_array(s.q); }, "Positions, float64 [dof], rad.")
+      .def_property_readonly(
+          "dq", [](const OwnedState& s) { return to_array(s.dq); }, "Velocities, float64 [dof], rad/s.")
+      .def_property_readonly(
+          "tau", [](const OwnedState& s) { return to_array(s.tau); },
+          "Torques, float64 [dof], N m; zero where not measured.")
+      .def_readonly("t_ns", &OwnedState::t_ns, "When they were measured, monotonic, ns.")
+      .def_readonly("fault_bits", &OwnedState::fault_bits, "The driver's own code; 0 = healthy.");
   py::class_<OwnedCommand>(m, "Command", "One command; the device must refuse it after valid_until_ns.")
       .def(py::init([](const Doubles& q, uint64_t t_ns, uint64_t valid_until_ns) {
              return OwnedCommand{.q = to_vector(q, "Command: q"), .t_ns = t_ns, .valid_until_ns = valid_until_ns};
@@ -104,9 +113,9 @@ void bind_hal_values(py::module_& m) {
           "q", [](const OwnedCommand& c) { return to_array(c.q); }, "float64 [dof], rad.")
       .def_property_readonly(
           "dq", [](const OwnedCommand& c) { return to_array(c.dq); }, "float64 [dof], rad/s.")
-      .def_readonly("t_ns", &OwnedCommand::t_ns)
-      .def_readonly("valid_until_ns", &OwnedCommand::valid_until_ns)
-      .def_readonly("mode", &OwnedCommand::mode);
+      .def_readonly("t_ns", &OwnedCommand::t_ns, "When it was issued, monotonic, ns.")
+      .def_readonly("valid_until_ns", &OwnedCommand::valid_until_ns, "Dead-man time, monotonic, ns.")
+      .def_readonly("mode", &OwnedCommand::mode, "What its numbers mean.");
 }
 
 OwnedState read_state(Hal& hal) {
@@ -178,8 +187,10 @@ void bind_mock(py::module_& m) {
       .def("freeze_cameras", &MockHal::freeze_cameras, py::arg("after"), "From frame `after` on, frames stay the same.")
       .def(
           "lie", [](MockHal& self, const Doubles& q) { self.lie(to_vector(q, "MockHal.lie: q")); }, py::arg("q"),
-          "What the joint sensors report from now on; empty = the truth.")
-      .def_property_readonly("position", [](const MockHal& self) { return to_array(self.position()); })
+          "What the joint sensors report from now on, float64 [dof], rad; empty = the truth.")
+      .def_property_readonly(
+          "position", [](const MockHal& self) { return to_array(self.position()); },
+          "Where the plant is, float64 [dof], rad.")
       .def_property_readonly(
           "commands",
           [](const MockHal& self) {
@@ -188,10 +199,12 @@ void bind_mock(py::module_& m) {
             return to_array(q, {static_cast<py::ssize_t>(q.size()) / dof, dof});
           },
           "The kept commands, float64 [n, dof], rad.")
-      .def_property_readonly("command_times", [](const MockHal& self) { return to_array(self.command_times()); })
-      .def_property_readonly("lapses", &MockHal::lapses)
-      .def_property_readonly("active", &MockHal::active)
-      .def_property_readonly("stops", &MockHal::stops)
+      .def_property_readonly(
+          "command_times", [](const MockHal& self) { return to_array(self.command_times()); },
+          "When the kept commands were issued, uint64 [n], ns.")
+      .def_property_readonly("lapses", &MockHal::lapses, "How often the watchdog found the last command expired.")
+      .def_property_readonly("active", &MockHal::active, "Whether it takes commands.")
+      .def_property_readonly("stops", &MockHal::stops, "Calls of stop() so far.")
       .def(
           "calls", [call_of](const MockHal& self, const std::string& call) { return self.calls(call_of(call)); },
           py::arg("call"), "How often a method was called.");
@@ -216,15 +229,19 @@ void bind_hal(py::module_& m) {
       "VirtualRunner from the caller's. What they raise stops the robot and is raised from Runner.wait().",
       py::release_gil_before_calling_cpp_dtor())
       .def(py::init<>())
-      .def("configure", &Hal::configure, py::arg("config") = HalConfig{}, nogil())
-      .def("activate", &Hal::activate, py::arg("mode") = Mode::position, nogil())
-      .def("read", &read_state, nogil())
-      .def("write", &write_command, py::arg("command"), nogil())
-      .def("deactivate", &Hal::deactivate, nogil())
-      .def("stop", &Hal::stop, py::arg("kind") = StopKind::soft_stop, nogil())
-      .def("close", &Hal::close, nogil())
-      .def("frame", &grab_frame, py::arg("camera"))
-      .def("error", &Hal::error);
+      .def("configure", &Hal::configure, py::arg("config") = HalConfig{}, nogil(),
+           "Connects without moving anything; a second call returns the same Description. Raises RobotError.")
+      .def("activate", &Hal::activate, py::arg("mode") = Mode::position, nogil(),
+           "Releases the brakes and holds the measured position. Raises RobotError.")
+      .def("read", &read_state, nogil(), "Measures the joints: a State, rad and rad/s. Raises RobotError.")
+      .def("write", &write_command, py::arg("command"), nogil(),
+           "Issues a Command, rad; the device must refuse it after its valid_until_ns. Returns a Status.")
+      .def("deactivate", &Hal::deactivate, nogil(), "Ends command mode in a controlled way. Raises RobotError.")
+      .def("stop", &Hal::stop, py::arg("kind") = StopKind::soft_stop, nogil(), "Stops at once; from any thread.")
+      .def("close", &Hal::close, nogil(), "Disconnects; the driver may be configured again.")
+      .def("frame", &grab_frame, py::arg("camera"),
+           "The newest frame of camera number `camera`, uint8 [height, width, 3]. Raises RobotError.")
+      .def("error", &Hal::error, "What the last fault was, in words.");
   bind_mock(m);
   m.def("observe", &observe, py::arg("hal"), py::arg("tick") = 0, nogil(),
         "One look at a configured or unconfigured robot: the newest frame of each camera and the measured joints.\n\n"

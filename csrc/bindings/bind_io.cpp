@@ -28,12 +28,13 @@ void bind_io(py::module_& m) {
       "Reads a config.json as loading a model does.\n\n"
       "Raises:\n    ConfigError: a field is unknown, missing or contradictory.");
   py::class_<TensorEntry>(m, "TensorEntry", "One tensor of a weight file.")
-      .def_readonly("name", &TensorEntry::name)
+      .def_readonly("name", &TensorEntry::name, "As in the file.")
       .def_property_readonly(
           "dtype", [](const TensorEntry& e) { return dtype_name(e.dtype); }, "\"f32\", \"bf16\", ...")
-      .def_property_readonly("shape", [](const TensorEntry& e) { return py::tuple(py::cast(e.shape)); })
+      .def_property_readonly(
+          "shape", [](const TensorEntry& e) { return py::tuple(py::cast(e.shape)); }, "Sizes, outermost first.")
       .def_readonly("offset", &TensorEntry::offset, "Of the first byte, from the start of the file.")
-      .def_readonly("nbytes", &TensorEntry::bytes)
+      .def_readonly("nbytes", &TensorEntry::bytes, "Size of its data, bytes.")
       .def("__repr__", [](const TensorEntry& e) {
         return "TensorEntry(" + e.name + ": " + dtype_name(e.dtype) + " " + shape_string(e.shape) + ")";
       });
@@ -42,9 +43,9 @@ void bind_io(py::module_& m) {
                               "A safetensors file whose header has been checked in full.\n\n"
                               "Args:\n    path: the file.\n\nRaises:\n    WeightError: it is malformed in any way.")
       .def(py::init<const std::string&>(), py::arg("path"), ReleaseGil())
-      .def_property_readonly("path", &SafetensorsFile::path)
+      .def_property_readonly("path", &SafetensorsFile::path, "As given.")
       .def_property_readonly("entries", &SafetensorsFile::entries, "Its tensors, sorted by name.")
-      .def_property_readonly("metadata", &SafetensorsFile::metadata);
+      .def_property_readonly("metadata", &SafetensorsFile::metadata, "Its free text, {str: str}.");
 
   py::class_<WeightStore>(m, "WeightStore",
                           "The tensors of a checkpoint by name, whichever files they lie in.\n\n"

@@ -250,7 +250,7 @@ constexpr const char* kOptions =
     "    grippers: [{joint: number, open: rad, closed: rad, hysteresis: share}], joints that are not interpolated.\n"
     "    safety: dict of SafetyFilter options.\n"
     "    parameters: dict of strings for Hal.configure.\n"
-    "    clock: a Clock (the machine's).\n";
+    "    clock: the Clock to live by (Runner: the machine's; VirtualRunner: a ManualClock of its own).\n";
 
 void bind_threaded(py::module_& m) {
   using nogil = py::call_guard<py::gil_scoped_release>;
@@ -285,7 +285,7 @@ void bind_threaded(py::module_& m) {
       .def(
           "record", [](const PyRunner& self) { return to_dict(self.record()); },
           "The kept servo cycles as arrays; after stop().")
-      .def_property_readonly("running", &PyRunner::running)
+      .def_property_readonly("running", &PyRunner::running, "Between start() and the end of the run.")
       .def_property_readonly(
           "stats", [](const PyRunner& self) { return to_dict(self.stats()); }, "What the run did so far, as a dict.");
   py::module_::import("atexit").attr("register")(py::cpp_function([] {
@@ -345,9 +345,9 @@ void bind_virtual(py::module_& m) {
       .def(
           "record", [](const VirtualRunner& self) { return to_dict(self.record()); },
           "The kept servo cycles as arrays.")
-      .def_property_readonly("running", &VirtualRunner::running)
+      .def_property_readonly("running", &VirtualRunner::running, "Between start() and the end of the run.")
       .def_property_readonly("tick", &VirtualRunner::tick, "The control tick being executed.")
-      .def_property_readonly("clock", &VirtualRunner::clock)
+      .def_property_readonly("clock", &VirtualRunner::clock, "Its virtual time.")
       .def_property_readonly(
           "stats", [](const VirtualRunner& self) { return to_dict(self.stats()); },
           "What the run did so far, as a dict.");

@@ -74,12 +74,16 @@ void bind_safety(py::module_& m) {
                           "Raises:\n    ConfigError: an entry is missing, not finite or contradictory.")
       .def(py::init(&make_limits), py::arg("names"), py::arg("position_min"), py::arg("position_max"),
            py::arg("velocity"), py::arg("acceleration"), py::arg("jerk") = py::none())
-      .def_property_readonly("dof", &JointLimits::dof)
-      .def_readonly("names", &JointLimits::names)
-      .def_property_readonly("position_min", [](const JointLimits& l) { return to_array(l.position_min); })
-      .def_property_readonly("position_max", [](const JointLimits& l) { return to_array(l.position_max); })
-      .def_property_readonly("velocity", [](const JointLimits& l) { return to_array(l.velocity); })
-      .def_property_readonly("acceleration", [](const JointLimits& l) { return to_array(l.acceleration); })
+      .def_property_readonly("dof", &JointLimits::dof, "Joints.")
+      .def_readonly("names", &JointLimits::names, "[dof], in the robot's order.")
+      .def_property_readonly(
+          "position_min", [](const JointLimits& l) { return to_array(l.position_min); }, "float64 [dof], rad.")
+      .def_property_readonly(
+          "position_max", [](const JointLimits& l) { return to_array(l.position_max); }, "float64 [dof], rad.")
+      .def_property_readonly(
+          "velocity", [](const JointLimits& l) { return to_array(l.velocity); }, "float64 [dof], rad/s.")
+      .def_property_readonly(
+          "acceleration", [](const JointLimits& l) { return to_array(l.acceleration); }, "float64 [dof], rad/s^2.")
       .def_property_readonly(
           "jerk",
           [](const JointLimits& l) {
@@ -143,8 +147,11 @@ void bind_safety(py::module_& m) {
           [](Filter& f, const Doubles& q, const Doubles& dq) {
             return f.filter.reset(to_vector(q, "SafetyFilter.reset: q"), to_vector(dq, "SafetyFilter.reset: dq"));
           },
-          py::arg("measured"), py::arg("measured_velocity"), "Clears a stop at a stand; says whether it did.")
-      .def_property_readonly("phase", [](const Filter& f) { return name(f.verdict.phase); })
+          py::arg("measured"), py::arg("measured_velocity"),
+          "Clears a stop at a stand, given float64 [dof] rad and rad/s; says whether it did.")
+      .def_property_readonly(
+          "phase", [](const Filter& f) { return name(f.verdict.phase); },
+          "Phase after the last command, one of PHASES.")
       .def_property_readonly(
           "reason", [](const Filter& f) { return name(f.verdict.reason); },
           "The first stage that changed the last command, or 'none'.")

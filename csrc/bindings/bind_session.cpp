@@ -73,8 +73,8 @@ void bind_embodiment(py::module_& m) {
   py::class_<Embodiment>(m, "Embodiment", "What robot a checkpoint was trained for.")
       .def_static("read", &Embodiment::read, py::arg("path"),
                   "Reads embodiment.json.\n\nRaises:\n    ConfigError: a field is unknown, missing or contradictory.")
-      .def_readonly("name", &Embodiment::name)
-      .def_readonly("control_hz", &Embodiment::control_hz, "Rows of a chunk a second.")
+      .def_readonly("name", &Embodiment::name, "Of the robot.")
+      .def_readonly("control_hz", &Embodiment::control_hz, "Rows of a chunk a second, Hz.")
       .def_property_readonly(
           "cameras",
           [](const Embodiment& e) {
@@ -83,12 +83,14 @@ void bind_embodiment(py::module_& m) {
             return out;
           },
           "(name, height, width) of each camera, pixels.")
-      .def_readonly("composition", &Embodiment::composition)
+      .def_readonly("composition", &Embodiment::composition, "How the cameras' pictures are put together into one.")
       .def_readonly("frame_offsets", &Embodiment::frame_offsets, "Control ticks of an observation's frames.")
-      .def_readonly("prompt_template", &Embodiment::prompt_template)
-      .def_property_readonly("state_dim", &Embodiment::state_dim)
-      .def_property_readonly("action_dim", &Embodiment::action_dim)
-      .def_property_readonly("joint_names", [](const Embodiment& e) { return e.limits.names; })
+      .def_readonly("prompt_template", &Embodiment::prompt_template, "The sentences around an instruction.")
+      .def_property_readonly("state_dim", &Embodiment::state_dim, "Numbers in an observation's state.")
+      .def_property_readonly("action_dim", &Embodiment::action_dim, "Numbers in a row of a chunk.")
+      .def_property_readonly(
+          "joint_names", [](const Embodiment& e) { return e.limits.names; },
+          "[dof], in the order of a row; empty when the checkpoint names none.")
       .def_readonly("limits", &Embodiment::limits, "Limits of the joints; empty when the checkpoint names none.");
 }
 
@@ -123,10 +125,11 @@ Args:
     check_finite: read every weight and refuse NaN and infinity.
 Raises:
     ConfigError, WeightError, DeviceError.)")
-      .def_property_readonly("embodiment", &Model::embodiment, py::return_value_policy::reference_internal)
-      .def_property_readonly("family", &Model::family)
-      .def_property_readonly("device", &Model::device)
-      .def_property_readonly("threads", &Model::threads)
+      .def_property_readonly("embodiment", &Model::embodiment, py::return_value_policy::reference_internal,
+                             "The robot it was trained for.")
+      .def_property_readonly("family", &Model::family, "Of models, such as 'dreamzero'.")
+      .def_property_readonly("device", &Model::device, "Name of the backend that holds the weights.")
+      .def_property_readonly("threads", &Model::threads, "CPU threads of a chunk.")
       .def_property_readonly("horizon", &Model::horizon, "Rows of a chunk.")
       .def_property_readonly("parameters", &Model::parameters, "Numbers in the checkpoint.")
       .def_property_readonly(
@@ -165,8 +168,10 @@ Raises:
 
 Args:
     obs: Observation with every camera of the embodiment and state float64 [state_dim].
-    noise: (video [channels, frames, h, w], action [horizon, model's action_dim]) instead of the session's own.
-    latents: observed latents [channels, frames, h, w] instead of encoded pictures.
+    noise: (video float32 [channels, frames, h, w], action float32 [horizon, model's action_dim]), standard normal,
+        instead of the session's own.
+    latents: observed latents, float32 [channels, frames, h, w] (Model.latent_shape), normalised as the codec gives
+        them, instead of encoded pictures.
 Returns:
     ActionChunk; q float64 [horizon, dof] in rad (or the embodiment's unit).
 Raises:

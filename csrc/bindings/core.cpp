@@ -5,16 +5,29 @@
 
 namespace py = pybind11;
 
+namespace {
+
+template <typename E>
+py::handle add_error(py::module_& m, const char* name, py::handle base, const char* doc) {
+  auto& type = py::register_exception<E>(m, name, base);
+  type.attr("__doc__") = doc;
+  return type;
+}
+
+}  // namespace
+
 PYBIND11_MODULE(_core, m) {
   py::module_::import("numpy");  // else the first array is built on a control thread, inside an import
   m.attr("__version__") = WAMCORE_VERSION;
-  auto base = py::register_exception<wam::Error>(m, "Error", PyExc_RuntimeError);
-  py::register_exception<wam::ConfigError>(m, "ConfigError", base);
-  py::register_exception<wam::WeightError>(m, "WeightError", base);
-  py::register_exception<wam::ShapeError>(m, "ShapeError", base);
-  py::register_exception<wam::InputError>(m, "InputError", base);
-  py::register_exception<wam::DeviceError>(m, "DeviceError", base);
-  py::register_exception<wam::RobotError>(m, "RobotError", base);
+  const py::handle base = add_error<wam::Error>(m, "Error", PyExc_RuntimeError,
+                                                "Base of all errors raised here: what was wanted, what came.");
+  add_error<wam::ConfigError>(m, "ConfigError", base, "A configuration file or option is unknown, missing or wrong.");
+  add_error<wam::WeightError>(m, "WeightError", base,
+                              "A weight file is malformed, or its tensors do not fit the model.");
+  add_error<wam::ShapeError>(m, "ShapeError", base, "An array has the wrong shape or element type.");
+  add_error<wam::InputError>(m, "InputError", base, "An observation, prompt or option given at run time is unusable.");
+  add_error<wam::DeviceError>(m, "DeviceError", base, "A compute device or backend is missing or failed.");
+  add_error<wam::RobotError>(m, "RobotError", base, "A robot driver or a runner thread failed.");
   wam::bindings::bind_data(m);
   wam::bindings::bind_io(m);
   wam::bindings::bind_session(m);

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,6 +71,8 @@ def cpu_isa() -> str: ...
 def check_config(path: str) -> None: ...
 
 class Embodiment:
+    @staticmethod
+    def read(path: str) -> Embodiment: ...
     @property
     def name(self) -> str: ...
     @property
@@ -127,6 +129,7 @@ class Session(Policy):
         imagine: int = -1,
         stop_sigma: float = 0.0,
         frame_offsets: Sequence[int] | None = None,
+        fixed_noise: bool = False,
         prefix_strength: float | None = None,
     ) -> None: ...
     def set_prompt(self, instruction: str) -> None: ...
@@ -183,31 +186,63 @@ class JointLimits:
     def jerk(self) -> NDArray[np.float64]: ...
 
 class SafetyFilter:
-    def __init__(self, limits: JointLimits, **options: Any) -> None: ...
+    def __init__(
+        self,
+        limits: JointLimits,
+        *,
+        period: float = 0.002,
+        horizon: int = 0,
+        dt: float = 0.0,
+        max_obs_age: float = ...,
+        first_step_time: float = 0.4,
+        max_first_step: Sequence[float] = (),
+        range_slack: float = 0.5,
+        soft_margin: float = 0.0,
+        hold_time: float = 0.5,
+        hold_braking: float = 0.5,
+        standstill: float = 0.02,
+        seed_slack: float = 0.005,
+    ) -> None: ...
     def seed(self, measured: ArrayLike) -> bool: ...
     def vet(self, chunk: ActionChunk) -> str: ...
     def admit(self, chunk: ActionChunk, measured: ArrayLike, *, tick: int, t_ns: int, epoch: int = 0) -> str: ...
     def step(self, target: ArrayLike | None = None) -> NDArray[np.float64]: ...
     def wait(self) -> NDArray[np.float64]: ...
-    def __getattr__(self, name: str) -> Any: ...
+    def shut_down(self) -> None: ...
+    def estop(self) -> None: ...
+    def reset(self, measured: ArrayLike, measured_velocity: ArrayLike) -> bool: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def velocity(self) -> NDArray[np.float64]: ...
+    @property
+    def counters(self) -> dict[str, int]: ...
 
-class Mode:
-    position: Mode
-    velocity: Mode
-    effort: Mode
-    impedance: Mode
+class _Enum:
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
 
-class Status:
-    ok: Status
-    stale: Status
-    retry: Status
-    fault: Status
-    estop: Status
+class Mode(_Enum):
+    position: ClassVar[Mode]
+    velocity: ClassVar[Mode]
+    effort: ClassVar[Mode]
+    impedance: ClassVar[Mode]
 
-class StopKind:
-    hold: StopKind
-    soft_stop: StopKind
-    cut: StopKind
+class Status(_Enum):
+    ok: ClassVar[Status]
+    stale: ClassVar[Status]
+    retry: ClassVar[Status]
+    fault: ClassVar[Status]
+    estop: ClassVar[Status]
+
+class StopKind(_Enum):
+    hold: ClassVar[StopKind]
+    soft_stop: ClassVar[StopKind]
+    cut: ClassVar[StopKind]
 
 class Clock:
     def now_ns(self) -> int: ...
@@ -218,6 +253,7 @@ class SystemClock(Clock):
 class ManualClock(Clock):
     def __init__(self, start_ns: int = 1_000_000_000) -> None: ...
     def advance(self, ns: int) -> None: ...
+    def wait_for_sleepers(self, count: int, patience: float = 10.0) -> bool: ...
 
 class JointInfo:
     def __init__(
@@ -234,6 +270,7 @@ class JointInfo:
     position_max: float
     velocity: float
     acceleration: float
+    jerk: float
 
 class CameraInfo:
     def __init__(self, name: str, height: int, width: int, hz: float = 0.0) -> None: ...
@@ -292,12 +329,12 @@ class Hal:
     def __init__(self) -> None: ...
     def configure(self, config: HalConfig = ...) -> Description: ...
     def activate(self, mode: Mode = ...) -> None: ...
-    def read(self) -> Any: ...
+    def read(self) -> Any: ...  # a State; a driver may return less, see the docstring
     def write(self, command: Command) -> Status | None: ...
     def deactivate(self) -> None: ...
     def stop(self, kind: StopKind = ...) -> None: ...
     def close(self) -> None: ...
-    def frame(self, camera: int) -> Any: ...
+    def frame(self, camera: int) -> Any: ...  # NDArray[np.uint8]; a driver may add its time, ns
     def error(self) -> str: ...
 
 class MockHal(Hal):
@@ -311,7 +348,22 @@ class MockHal(Hal):
         time_constant: float = 0.05,
         record_commands: int = 0,
     ) -> None: ...
-    def __getattr__(self, name: str) -> Any: ...
+    def inject(self, call: str, after: int = 0, count: int = ..., status: Status = ...) -> None: ...
+    def freeze_cameras(self, after: int) -> None: ...
+    def lie(self, q: ArrayLike) -> None: ...
+    def calls(self, call: str) -> int: ...
+    @property
+    def position(self) -> NDArray[np.float64]: ...
+    @property
+    def commands(self) -> NDArray[np.float64]: ...
+    @property
+    def command_times(self) -> NDArray[np.uint64]: ...
+    @property
+    def lapses(self) -> int: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def stops(self) -> int: ...
 
 class _Runner:
     def start(self) -> None: ...
@@ -343,10 +395,17 @@ class Runner(_Runner):
         cpu: int = -1,
         execute_horizon: int = 0,
         blend_ticks: float = 2.0,
+        max_obs_age: float = 0.0,
+        max_chunk_age: float = 0.0,
+        max_state_age: float = 0.1,
+        command_validity: float = 0.1,
         record: float = 30.0,
         dump: str = "",
+        safety: Mapping[str, Any] = ...,
+        parameters: Mapping[str, str] = ...,
+        clock: Clock = ...,
         realtime: Literal["ignore", "prefer", "enforce"] = "ignore",
-        **options: Any,
+        priority: int = 80,
     ) -> None: ...
     def wait(self, seconds: float) -> None: ...
     def __enter__(self) -> Runner: ...
@@ -363,12 +422,17 @@ class VirtualRunner(_Runner):
         mode: ExecutionMode = "automatic",
         ensemble_decay: float = 0.01,
         grippers: Sequence[dict[str, Any]] = (),
-        cpu: int = -1,
         execute_horizon: int = 0,
         blend_ticks: float = 2.0,
+        max_obs_age: float = 0.0,
+        max_chunk_age: float = 0.0,
+        max_state_age: float = 0.1,
+        command_validity: float = 0.1,
         record: float = 30.0,
         dump: str = "",
-        **options: Any,
+        safety: Mapping[str, Any] = ...,
+        parameters: Mapping[str, str] = ...,
+        clock: ManualClock = ...,
     ) -> None: ...
     def step(self) -> bool: ...
     def run(self, seconds: float) -> None: ...
