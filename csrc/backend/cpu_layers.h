@@ -61,6 +61,42 @@ void CpuProgram::linear(O& ops, const Array& in, const Array& out, WeightId weig
             .ldy = out.stride});
 }
 
+/// out = LN(in) with the shift and the scale of each row's timestep, two column groups of m.
+template <class O>
+void CpuProgram::modulated_norm(O& ops, const Array& in, const Array& out, const Modulation& m, float eps) {
+  ops.layer_norm({.x = in.data,
+                  .y = out.data,
+                  .rows = in.rows,
+                  .cols = in.cols,
+                  .ldx = in.stride,
+                  .ldy = out.stride,
+                  .eps = eps,
+                  .shift = m.data,
+                  .scale = m.data + in.cols,
+                  .ldm = m.ld,
+                  .time_row = m.time_row});
+}
+
+/// hidden += gate * (in W^T + bias), the gate of each row's timestep; an empty one is 1.
+template <class O>
+void CpuProgram::add_linear(O& ops, const Array& in, const Array& hidden, WeightId weight_id, WeightId bias,
+                            const Modulation& gate) const {
+  ops.gemm({.x = in.data,
+            .w = matrix(weight_id),
+            .bias = weight(bias),
+            .y = hidden.data,
+            .m = hidden.rows,
+            .n = hidden.cols,
+            .k = in.cols,
+            .ldx = in.stride,
+            .ldy = hidden.stride,
+            .residual = hidden.data,
+            .ldr = hidden.stride,
+            .gate = gate.data,
+            .ldg = gate.ld,
+            .gate_row = gate.time_row});
+}
+
 /// q and K rows: norm over the full width, then rotation.
 template <class O>
 void CpuProgram::norm_rope(O& ops, const SelfAttentionNode& n, WeightId norm, int64_t token, const Array& from,
@@ -109,17 +145,7 @@ void CpuProgram::project(O& ops, const SelfAttentionNode& n, const SelfAttention
   const int64_t inner = n.heads * n.head_dim, row = from - part.begin, rows = end - from;
   const Array hidden = rows_of(at(part.hidden, b), row, rows), z = rows_of(at(part.z, b), row, rows);
   const Array m = at(part.modulation, b), k{at(n.k, b).data + from * inner, rows, inner, inner};
-  ops.layer_norm({.x = hidden.data,
-                  .y = z.data,
-                  .rows = rows,
-                  .cols = hidden.cols,
-                  .ldx = hidden.stride,
-                  .ldy = z.stride,
-                  .eps = n.eps,
-                  .shift = m.data,
-                  .scale = m.data + hidden.cols,
-                  .ldm = m.stride,
-                  .time_row = part.time_row.data() + row});
+  modulated_norm(ops, hidden, z, {m.data, m.stride, part.time_row.data() + row}, n.eps);
   if (label) tap(b, *label, z, ".norm1");
   linear(ops, z, k, part.wk, part.bk);
   if (label) tap(b, *label, k, ".k");
@@ -178,20 +204,8 @@ void CpuProgram::close_attention(O& ops, const SelfAttentionNode& n, const SelfA
                                  int64_t end, const Bindings& b) const {
   const int64_t inner = n.heads * n.head_dim, row = from - part.begin;
   const Array hidden = rows_of(at(part.hidden, b), row, end - from), m = at(part.modulation, b);
-  ops.gemm({.x = at(n.out, b).data + from * inner,
-            .w = matrix(part.wo),
-            .bias = weight(part.bo),
-            .y = hidden.data,
-            .m = hidden.rows,
-            .n = hidden.cols,
-            .k = inner,
-            .ldx = inner,
-            .ldy = hidden.stride,
-            .residual = hidden.data,
-            .ldr = hidden.stride,
-            .gate = m.data + 2 * hidden.cols,
-            .ldg = m.stride,
-            .gate_row = part.time_row.data() + row});
+  const Array out{at(n.out, b).data + from * inner, hidden.rows, inner, inner};
+  add_linear(ops, out, hidden, part.wo, part.bo, {m.data + 2 * hidden.cols, m.stride, part.time_row.data() + row});
 }
 
 /// Rows [row, row + rows) of a cross-attention layer.
@@ -241,17 +255,7 @@ void CpuProgram::cross(O& ops, const CrossAttentionNode& n, int64_t row, int64_t
     first = false;
   }
   if (label) tap(b, *label, out, ".attention");
-  ops.gemm({.x = out.data,
-            .w = matrix(n.wo),
-            .bias = weight(n.bo),
-            .y = hidden.data,
-            .m = rows,
-            .n = hidden.cols,
-            .k = inner,
-            .ldx = out.stride,
-            .ldy = hidden.stride,
-            .residual = hidden.data,
-            .ldr = hidden.stride});
+  add_linear(ops, out, hidden, n.wo, n.bo, {});
 }
 
 }  // namespace wam

@@ -1,9 +1,6 @@
 #include "backend/cpu_program.h"
 
-#include <algorithm>
-#include <cmath>
-
-#include "wamcore/error.h"
+#include "backend/cpu_layers.h"
 
 namespace wam {
 
@@ -150,17 +147,7 @@ void CpuProgram::node(const NormNode& n, const std::string& label, const Binding
 void CpuProgram::node(const FeedForwardNode& n, const std::string& label, const Bindings& b) const {
   const Array hidden = at(n.hidden, b), z = at(n.z, b), up = at(n.up, b), m = at(n.modulation, b);
   const int64_t dim = hidden.cols;
-  ops_.layer_norm({.x = hidden.data,
-                   .y = z.data,
-                   .rows = hidden.rows,
-                   .cols = dim,
-                   .ldx = hidden.stride,
-                   .ldy = z.stride,
-                   .eps = n.eps,
-                   .shift = m.data + 3 * dim,
-                   .scale = m.data + 4 * dim,
-                   .ldm = m.stride,
-                   .time_row = n.time_row.data()});
+  modulated_norm(ops_, hidden, z, {m.data + 3 * dim, m.stride, n.time_row.data()}, n.eps);
   tap(b, label, z, ".norm2");
   ops_.gemm({.x = z.data,
              .w = matrix(n.w1),
@@ -173,20 +160,7 @@ void CpuProgram::node(const FeedForwardNode& n, const std::string& label, const 
              .ldy = up.stride,
              .activation = kernels::Activation::gelu_tanh});
   tap(b, label, up, ".gelu");
-  ops_.gemm({.x = up.data,
-             .w = matrix(n.w2),
-             .bias = weight(n.b2),
-             .y = hidden.data,
-             .m = hidden.rows,
-             .n = dim,
-             .k = up.cols,
-             .ldx = up.stride,
-             .ldy = hidden.stride,
-             .residual = hidden.data,
-             .ldr = hidden.stride,
-             .gate = m.data + 5 * dim,
-             .ldg = m.stride,
-             .gate_row = n.time_row.data()});
+  add_linear(ops_, up, hidden, n.w2, n.b2, {m.data + 5 * dim, m.stride, n.time_row.data()});
   tap(b, label, hidden);
 }
 

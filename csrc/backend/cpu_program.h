@@ -16,6 +16,11 @@ class CpuProgram : public Program {
     float* data;
     int64_t rows, cols, stride;
   };
+  struct Modulation {             // from one of its column groups on
+    const float* data = nullptr;  // [time rows, cols], row stride ld
+    int64_t ld = 0;
+    const int32_t* time_row = nullptr;  // of each row that is modulated
+  };
   Array at(const Slice& s, const Bindings& b) const;
   static Array rows_of(const Array& a, int64_t from, int64_t rows);
   const Plan& plan() const { return plan_; }
@@ -29,6 +34,11 @@ class CpuProgram : public Program {
   // Layers over some of their rows, with any operations `O`; label: nullptr hides inner values (see cpu_layers.h).
   template <class O>
   void linear(O& ops, const Array& in, const Array& out, WeightId weight, WeightId bias) const;
+  template <class O>
+  static void modulated_norm(O& ops, const Array& in, const Array& out, const Modulation& m, float eps);
+  template <class O>
+  void add_linear(O& ops, const Array& in, const Array& hidden, WeightId weight, WeightId bias,
+                  const Modulation& gate) const;
   template <class O>
   void norm_rope(O& ops, const SelfAttentionNode& n, WeightId norm, int64_t token, const Array& from, float* to) const;
   template <class To>
