@@ -70,10 +70,10 @@ class WAMCORE_API Backend {
   virtual Ops& ops() = 0;
   /// Lays weights out for single operations, `ops`.
   virtual std::shared_ptr<const PackedWeights> pack(const WeightTable& table, const WeightSource& source) = 0;
-  /// Lays the weights of a model out for its programs, on the device. Called once at load.
-  virtual std::shared_ptr<const ProgramWeights> load(const WeightTable& table, const WeightSource& source) {
-    return pack(table, source);
-  }
+  /// Lays the weights of a model out for its programs, on the device. Called once at load. Throws DeviceError for a
+  /// precision that this backend or its device does not have.
+  virtual std::shared_ptr<const ProgramWeights> load(const WeightTable& table, const WeightSource& source,
+                                                     Precision wanted) = 0;
   virtual std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) = 0;
   /// What ran so far, with the kernels that were really chosen; empty where a backend does not count.
   virtual std::vector<OperationReport> operations() const { return {}; }

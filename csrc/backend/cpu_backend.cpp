@@ -111,6 +111,13 @@ std::shared_ptr<const PackedWeights> CpuBackend::pack(const WeightTable& table, 
   return std::make_shared<const PackedWeights>(table, source);
 }
 
+std::shared_ptr<const ProgramWeights> CpuBackend::load(const WeightTable& table, const WeightSource& source,
+                                                       Precision wanted) {
+  constexpr Precision kHas[] = {Precision::float32};  // the first is what "auto" gives
+  choose_precision(name(), wanted, kHas);
+  return pack(table, source);
+}
+
 std::unique_ptr<Program> CpuBackend::compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) {
   auto packed = std::static_pointer_cast<const PackedWeights>(std::move(weights));  // what this backend's load gave
   if (fused_) return std::make_unique<FusedCpuProgram>(std::move(plan), std::move(packed), ops_);

@@ -75,6 +75,8 @@ class CpuBackend final : public Backend {
   int threads() const override { return ops_.threads(); }
   Ops& ops() override { return ops_; }
   std::shared_ptr<const PackedWeights> pack(const WeightTable& table, const WeightSource& source) override;
+  std::shared_ptr<const ProgramWeights> load(const WeightTable& table, const WeightSource& source,
+                                             Precision wanted) override;
   std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) override;
   std::vector<OperationReport> operations() const override { return ops_.operations(); }
 

@@ -5,7 +5,7 @@ namespace wam {
 class Backend;
 
 /// Changes with everything that a plugin and the library must agree on: this struct, Backend, and what they mention.
-inline constexpr int kBackendAbi = 1;
+inline constexpr int kBackendAbi = 2;
 
 /// What libwamcore_cuda.so says about itself. Read before any of its other code runs.
 struct BackendPlugin {

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "backend/precision.h"
 #include "wamcore/kernels/gemm.h"
 #include "wamcore/tensor.h"
 
@@ -42,6 +43,7 @@ using WeightSource = std::function<Tensor(const std::string& name, const Shape& 
 class ProgramWeights {
  public:
   virtual ~ProgramWeights() = default;
+  virtual Precision precision() const = 0;  // what runs; never automatic
 };
 
 /// Weights as the CPU kernels read them: matrices and convolutions in panels, vectors as they are. Matrices that are
@@ -49,6 +51,7 @@ class ProgramWeights {
 class PackedWeights final : public ProgramWeights {
  public:
   PackedWeights(const WeightTable& table, const WeightSource& source);
+  Precision precision() const override { return Precision::float32; }
   kernels::Panels panels(int id) const;  // of a matrix
   const float* data(int id) const { return id < 0 ? nullptr : tensors_[static_cast<size_t>(id)].data<float>(); }
   /// Of a convolution: bit t is set when time tap t has a weight other than zero.

@@ -8,9 +8,10 @@
 namespace wam::bindings {
 namespace {
 
-std::shared_ptr<const Model> load(const std::string& dir, const std::string& device, int threads, bool check_finite) {
+std::shared_ptr<const Model> load(const std::string& dir, const std::string& device, int threads, bool check_finite,
+                                  const std::string& dtype) {
   const py::gil_scoped_release nogil;
-  return Model::load(dir, {device, threads, check_finite});
+  return Model::load(dir, {device, threads, check_finite, dtype});
 }
 
 py::array copy(const Tensor& t) {
@@ -112,10 +113,12 @@ Args:
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Weights and configuration on one device; shared by sessions.")
       .def_static(
           "load",
-          [](const std::string& dir, const std::string& device, int threads, bool check_finite) {
-            return std::const_pointer_cast<Model>(load(dir, device, threads, check_finite));
+          [](const std::string& dir, const std::string& device, int threads, bool check_finite,
+             const std::string& dtype) {
+            return std::const_pointer_cast<Model>(load(dir, device, threads, check_finite, dtype));
           },
           py::arg("dir"), py::arg("device") = "auto", py::arg("threads") = 0, py::arg("check_finite") = false,
+          py::arg("dtype") = "auto",
           R"(Loads a checkpoint folder: config.json, embodiment.json and safetensors.
 
 Args:
@@ -123,12 +126,14 @@ Args:
     device: "auto", "cpu" or "cpu-ops" (the plain loop over operations).
     threads: 0 for all cores.
     check_finite: read every weight and refuse NaN and infinity.
+    dtype: of the transformer's large products: "auto", "float32", "bfloat16", "fp8" or "int8".
 Raises:
     ConfigError, WeightError, DeviceError.)")
       .def_property_readonly("embodiment", &Model::embodiment, py::return_value_policy::reference_internal,
                              "The robot it was trained for.")
       .def_property_readonly("family", &Model::family, "Of models, such as 'dreamzero'.")
       .def_property_readonly("device", &Model::device, "Name of the backend that holds the weights.")
+      .def_property_readonly("dtype", &Model::dtype, "What the transformer's large products are computed in.")
       .def_property_readonly("threads", &Model::threads, "CPU threads of a chunk.")
       .def_property_readonly("horizon", &Model::horizon, "Rows of a chunk.")
       .def_property_readonly("parameters", &Model::parameters, "Numbers in the checkpoint.")

@@ -18,6 +18,7 @@ struct DreamZeroModel final : public Model {
   const Embodiment& embodiment() const override { return embodiment_; }
   std::string family() const override { return "dreamzero"; }
   std::string device() const override { return std::string(backend->name()); }
+  std::string dtype() const override { return name_of(dit->precision()); }
   int threads() const override { return backend->threads(); }
   int horizon() const override { return static_cast<int>(config.action_horizon); }
   int64_t parameters() const override { return parameters_; }

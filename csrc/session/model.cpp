@@ -46,6 +46,7 @@ Model::~Model() = default;
 DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& options)
     : config(DreamZeroConfig::read(dir + "/config.json")), embodiment_(Embodiment::read(dir + "/embodiment.json")) {
   check(config, embodiment_);
+  const Precision wanted = precision_of(options.dtype);
   const ImagePipeline pipeline(embodiment_, static_cast<int>(config.target_height),
                                static_cast<int>(config.target_width));
   height = pipeline.height(), width = pipeline.width();
@@ -59,7 +60,7 @@ DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& option
   for (const std::string& name : store.names()) parameters_ += numel(store.entry(name).shape);
 
   backend = make_backend(options.device, options.threads);
-  dit->load(backend, prefixed(store, ""));
+  dit->load(backend, prefixed(store, ""), wanted);
   text = std::make_unique<TextEncoder>(config.text, prefixed(store, kTextPrefix), backend);
   bool decoder = false;
   for (const KeySpec& key : Vae::keys(config.vae))

@@ -38,18 +38,23 @@ def find(model: str | Path) -> Path:
     raise ConfigError(f"load: '{model}' is neither a folder nor a bundled model; {hint}")
 
 
-def load(model: str | Path, *, device: str = "auto", threads: int = 0, check_finite: bool = False) -> Model:
+def load(
+    model: str | Path, *, device: str = "auto", threads: int = 0, check_finite: bool = False, dtype: str = "auto"
+) -> Model:
     """Loads a checkpoint: config.json, embodiment.json and safetensors.
 
     Args:
         model: name of a bundled model ("tabletop"), or the path of a checkpoint folder.
-        device: "auto", "cpu", or "cpu-ops" (the plain loop over operations that "cpu" is compared with).
+        device: "auto", "cpu", "cpu-ops" (the plain loop over operations that "cpu" is compared with), "cuda" or
+            "cuda:N".
         threads: how many to compute with; 0 for all cores.
         check_finite: read every weight first and refuse NaN and infinity.
+        dtype: what the transformer's large products are computed in. "auto": float32 on a CPU, bfloat16 on a GPU;
+            or "float32", "bfloat16", "fp8", "int8". Model.dtype says what runs.
 
     Raises:
         ConfigError: there is no such model, or its configuration is not usable.
         WeightError: a weight file is malformed or does not fit the configuration.
-        DeviceError: the device is missing.
+        DeviceError: the device is missing, or does not have this dtype.
     """
-    return Model.load(str(find(model)), device=device, threads=threads, check_finite=check_finite)
+    return Model.load(str(find(model)), device=device, threads=threads, check_finite=check_finite, dtype=dtype)

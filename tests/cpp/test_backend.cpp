@@ -197,6 +197,21 @@ TEST(every_weight_is_named_before_loading) {
   CHECK(seen == model.weights().specs().size());
 }
 
+TEST(precisions_that_a_backend_does_not_have_are_refused) {
+  const DitConfig c = random_config(false, false);
+  DreamZero model(c, {4, 6}, "");
+  for (const char* device : {"cpu", "cpu-ops"})
+    for (const Precision wanted : {Precision::automatic, Precision::float32}) {
+      model.load(make_backend(device, 1), weight, wanted);
+      CHECK(model.precision() == Precision::float32);
+    }
+  const auto never = [](const std::string&, const Shape&) -> Tensor { throw Error("weights were read"); };
+  CHECK_THROWS(model.load(make_backend("cpu", 1), never, Precision::fp8), DeviceError,
+               "load: device 'cpu' wants dtype");
+  CHECK(precision_of("int8") == Precision::int8 && std::string(name_of(Precision::automatic)) == "auto");
+  CHECK_THROWS(precision_of("half"), ConfigError, "got 'half'");
+}
+
 TEST(bad_requests_are_refused) {
   const DitConfig c = random_config(true, false);
   CHECK_THROWS(DreamZero(c, {4, 4}, ""), ConfigError, "frame_seqlen");

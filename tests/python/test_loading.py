@@ -44,3 +44,19 @@ def test_an_index_names_only_files_beside_it(tmp_path, name):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(wam.WeightError, match=r"wanted the name of a \.safetensors file beside the index"):
         wam.load(folder)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu-ops", "auto"])
+def test_dtype_says_what_runs(device):
+    model = wam.load("tabletop", device=device, threads=1)
+    assert model.dtype == "float32"
+    wanted = wam.load("tabletop", device=device, threads=1, dtype="float32")
+    assert wanted.dtype == "float32"
+    np.testing.assert_array_equal(chunk(model), chunk(wanted))
+
+
+def test_a_dtype_that_the_device_does_not_have_is_refused():
+    with pytest.raises(wam.DeviceError, match=r"^load: device 'cpu' wants dtype auto.* or float32, got fp8$"):
+        wam.load("tabletop", device="cpu", dtype="fp8")
+    with pytest.raises(wam.ConfigError, match=r"^load: dtype wants auto, float32, .* or int8, got 'half'$"):
+        wam.load("tabletop", dtype="half")

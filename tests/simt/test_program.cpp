@@ -160,6 +160,8 @@ TEST(sizes_that_kernels_do_not_know_are_refused) {
     auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
     model->load(on(std::make_shared<SimDevice>()), weight);
   };
+  CHECK_THROWS(on(std::make_shared<SimDevice>())->load({}, weight, Precision::float32), DeviceError,
+               "load: device 'cuda' wants dtype auto or bfloat16, got float32");
   CHECK_THROWS(refuse(192), ShapeError, "head_dim must be even and at most 128, got 192");
 }
 

@@ -4,7 +4,10 @@
 
 namespace wam::cuda {
 
-std::shared_ptr<const ProgramWeights> CudaBackend::load(const WeightTable& table, const WeightSource& source) {
+std::shared_ptr<const ProgramWeights> CudaBackend::load(const WeightTable& table, const WeightSource& source,
+                                                        Precision wanted) {
+  constexpr Precision kHas[] = {Precision::bfloat16};  // the first is what "auto" gives
+  choose_precision(name(), wanted, kHas);
   return std::make_shared<const DeviceWeights>(device_, table, source);
 }
 

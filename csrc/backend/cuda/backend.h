@@ -17,7 +17,8 @@ class CudaBackend final : public Backend {
   std::shared_ptr<const PackedWeights> pack(const WeightTable& table, const WeightSource& source) override {
     return cpu_->pack(table, source);
   }
-  std::shared_ptr<const ProgramWeights> load(const WeightTable& table, const WeightSource& source) override;
+  std::shared_ptr<const ProgramWeights> load(const WeightTable& table, const WeightSource& source,
+                                             Precision wanted) override;
   std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) override;
 
   std::vector<OperationReport> operations() const override;

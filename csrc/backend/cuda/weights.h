@@ -21,6 +21,7 @@ class DeviceWeights final : public ProgramWeights {
  public:
   DeviceWeights(std::shared_ptr<Device> device, const WeightTable& table, const WeightSource& source);
 
+  Precision precision() const override { return Precision::bfloat16; }
   DeviceMatrix matrix(int id) const;
   /// A matrix [n, heads * head_dim] whose columns are spread to [n, heads * pitch], zeros between: what follows
   /// attention over padded heads. Made on first use.

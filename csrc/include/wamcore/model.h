@@ -14,6 +14,9 @@ struct LoadOptions {
   std::string device = "auto";  // "auto", "cpu", "cpu-ops" (the plain loop over operations), "cuda" or "cuda:N"
   int threads = 0;              // 0: all cores
   bool check_finite = false;    // read every weight and refuse NaN and infinity
+  /// What the transformer's large products are computed in: "auto" (what the device runs best without being asked:
+  /// float32 on a CPU, bfloat16 on a GPU), "float32", "bfloat16", "fp8" or "int8". Not every device has each.
+  std::string dtype = "auto";
 };
 
 /// Weights and configuration on one device. Const; any number of sessions share it.
@@ -27,6 +30,7 @@ class WAMCORE_API Model {
   virtual const Embodiment& embodiment() const = 0;
   virtual std::string family() const = 0;  // "dreamzero"
   virtual std::string device() const = 0;  // the backend that runs it
+  virtual std::string dtype() const = 0;   // what the transformer's large products are computed in; never "auto"
   virtual int threads() const = 0;
   virtual int horizon() const = 0;  // rows of a chunk
   virtual int64_t parameters() const = 0;

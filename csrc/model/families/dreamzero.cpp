@@ -46,9 +46,9 @@ DreamZero::DreamZero(DitConfig config, Grid2 grid, std::string prefix)
   if (config_.has_clip()) planner_.image_context(kImage);
 }
 
-void DreamZero::load(std::shared_ptr<Backend> backend, const WeightSource& source) {
+void DreamZero::load(std::shared_ptr<Backend> backend, const WeightSource& source, Precision wanted) {
   backend_ = std::move(backend);
-  packed_ = backend_->load(table_, source);
+  packed_ = backend_->load(table_, source, wanted);
   text_ = compile(planner_.text_context(kText));
   if (config_.has_clip()) image_ = compile(planner_.image_context(kImage));
 }

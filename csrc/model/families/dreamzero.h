@@ -43,7 +43,8 @@ class WAMCORE_API DreamZero {
 
   /// Registers every weight of every pass; `weights()` is complete afterwards.
   const WeightTable& weights() const { return table_; }
-  void load(std::shared_ptr<Backend> backend, const WeightSource& source);
+  void load(std::shared_ptr<Backend> backend, const WeightSource& source, Precision wanted = Precision::automatic);
+  Precision precision() const { return packed_->precision(); }  // of the loaded weights
 
   /// Program of a pass over `frames` latent frames that start at frame `start` of the context. Made on first use.
   const DitProgram& program(Pass pass, int frames, int start) const;

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="K", help="flow steps (default: as the checkpoint says)")
     add("--threads", type=int, default=0, help="to compute with, on both sides (default: all cores)")
     add("--device", default="auto", help='"auto", "cpu" or "cpu-ops"')
+    add("--dtype", default="auto", help="of the large products, where the device has a choice: see wamcore.load")
     add("--no-reference", action="store_true", help="leave the PyTorch reference out")
     add("--compiled", action="store_true", help="also time the reference through torch.compile (compiles for minutes)")
     add("--json", type=Path, metavar="FILE", help="also write JSON")
@@ -68,7 +69,7 @@ def observations(model, count: int) -> list[Observation]:
 
 def measure(args: argparse.Namespace) -> dict:
     """Times both sides call by call in turn, so that whatever else the machine does hits them alike."""
-    model = load(args.model, device=args.device, threads=args.threads)
+    model = load(args.model, device=args.device, threads=args.threads, dtype=args.dtype)
     session = Session(model, steps=args.steps)
     session.set_prompt_tokens([1, 2, 3])
     seen = observations(model, 16)
@@ -100,6 +101,7 @@ def measure(args: argparse.Namespace) -> dict:
         "definition": DEFINITION,
         "model": {"path": args.model, "sha256": machine.sha256(find(args.model)), "parameters": model.parameters},
         "device": model.device,
+        "dtype": model.dtype,
         "threads": model.threads,
         "steps": len(session.steps_run),
         "chunk_ms": {k: quantiles([s * 1e3 for s in v]) for k, v in rows.items()},
@@ -162,7 +164,7 @@ def tell(report: dict) -> str:
     machine_ = report["machine"]
     lines = [
         f"{report['model']['path']}: {report['model']['parameters'] / 1e6:.1f} M parameters, "
-        f"{report['steps']} flow steps, {report['device']} with {report['threads']} threads",
+        f"{report['steps']} flow steps, {report['device']} in {report['dtype']} with {report['threads']} threads",
         f"{machine_['cpu']}, {machine_['cores']} cores, {machine_['kernels']} kernels; wamcore {machine_['wamcore']}"
         + (f" at {machine_['commit']}" if machine_["commit"] else ""),
         "",

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--execute", type=int, metavar="TICKS", help="ticks from one inference to the next (default: half a chunk)")
     add("--control-hz", type=float, default=200.0, metavar="HZ", help="rate of joint commands (default: 200)")
     add("--device", default="auto", help='"auto", "cpu" or "cpu-ops"')
+    add("--dtype", default="auto", help="of the large products, where the device has a choice: see wamcore.load")
     add("--threads", type=int, default=0, help="to compute with (default: all cores)")
     add("--headless", action="store_true", help="for scripts: no line that is rewritten, even on a terminal")
     add("--no-video", action="store_true", help="write no video; no picture that the model imagines is decoded then")
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"the simulator is not installed ({e.name} is missing): pip install 'wamcore[sim]'") from e
 
     folder = args.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    model = load(args.model, device=args.device, threads=args.threads)
+    model = load(args.model, device=args.device, threads=args.threads, dtype=args.dtype)
     check_robot(model)
     settings = Settings(args.mode, args.control_hz, args.delay, args.execute, args.steps, args.realtime)
     loop = ClosedLoop(model, settings)
@@ -171,8 +172,8 @@ def headline(args: argparse.Namespace, model, loop) -> str:
     clock = "real time" if args.realtime else "virtual time"
     pace = "" if args.mode == "sync" or args.realtime else f" ({ticks})"
     return (
-        f"{args.model}: {model.family}, {model.parameters / 1e6:.1f} M parameters on {model.device} with "
-        f"{model.threads} threads, {steps} flow steps\n"
+        f"{args.model}: {model.family}, {model.parameters / 1e6:.1f} M parameters on {model.device} in "
+        f"{model.dtype} with {model.threads} threads, {steps} flow steps\n"
         f"{how}{pace}; {clock}, joint commands at {args.control_hz:g} Hz\n"
     )
 
@@ -213,6 +214,7 @@ def summarise(args: argparse.Namespace, model, loop, episodes: list, wall: float
             "parameters": model.parameters,
             "sha256": machine.sha256(find(args.model)),
             "device": model.device,
+            "dtype": model.dtype,
             "threads": model.threads,
             "horizon": model.horizon,
             "latent_shape": list(model.latent_shape),
