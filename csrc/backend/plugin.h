@@ -3,6 +3,7 @@
 namespace wam {
 
 class Backend;
+struct CudaKernels;
 
 /// Changes with everything that a plugin and the library must agree on: this struct, Backend, and what they mention.
 inline constexpr int kBackendAbi = 2;
@@ -16,6 +17,7 @@ struct BackendPlugin {
   int real_count = 0;
   int ptx = 0;  // oldest compute capability the driver can translate its PTX for; 0: it has none
   Backend* (*make)(int gpu, int threads) = nullptr;  // the caller owns it; throws DeviceError
+  const CudaKernels* kernels = nullptr;              // single operations, see cuda_kernels.h
 };
 
 }  // namespace wam

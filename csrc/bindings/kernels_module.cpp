@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "backend/kernel_table.h"
+#include "cuda_calls.h"
 #include "kernel_arrays.h"
 
 namespace wam::bindings {
@@ -232,6 +233,7 @@ NB_MODULE(_kernels, m) {
                  "head_dim], absent: no norm; cos, sin [rows, head_dim / 2], absent: no rotation. y may be x.",
                  array("x"), array("y"), nb::arg("eps") = 1e-6f, optional_array("weight"), optional_array("cos"),
                  optional_array("sin"));
+  bind_cuda_calls(m);
 }
 
 }  // namespace wam::bindings

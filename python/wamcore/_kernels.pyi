@@ -1,6 +1,6 @@
 """Single operations on arrays in CPU memory. Array: float32 of any library that speaks DLPack; never converted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -94,3 +94,34 @@ def qk_norm_rope_ref(
     cos: Array | None = None,
     sin: Array | None = None,
 ) -> None: ...
+
+# What wamcore.kernels calls once it has checked its arguments.
+Operands: TypeAlias = Mapping[str, tuple[int, int]]  # address, row stride in elements
+
+class Place:
+    def __init__(self, gpu: int, stream: int) -> None: ...
+
+def describe(array: Any) -> tuple[int, int, str, tuple[int, ...], tuple[int, ...], int, bool] | None: ...
+def cuda_attention(
+    place: Place,
+    q: tuple[int, int],
+    out: tuple[int, int],
+    lse: int,
+    sizes: tuple[int, int, int],
+    segments: Sequence[tuple[int, int, int, int]],
+    scale: float,
+    splits: int,
+) -> None: ...
+def cuda_gemm(place: Place, epilogue: str, sizes: tuple[int, int, int], operands: Operands) -> None: ...
+def cuda_layer_norm(place: Place, eps: float, sizes: tuple[int, int], operands: Operands) -> None: ...
+def cuda_qk_norm_rope(
+    place: Place,
+    eps: float,
+    sizes: tuple[int, int, int],
+    parts: Sequence[tuple[int, int, int, int, bool]],
+    rope: tuple[int, int],
+) -> None: ...
+def cuda_quantize_rows(place: Place, sizes: tuple[int, int], operands: Operands) -> None: ...
+def cuda_multiprocessors(gpu: int) -> int: ...
+def attention_splits(blocks: int, slots: int, key_tiles: int) -> int: ...
+def gemm_choice(m: int, n: int, k: int, multiprocessors: int, fp8: bool = False) -> tuple[int, int, int]: ...

@@ -153,11 +153,14 @@ def test_unknown_names():
 
 def test_the_stub_describes_the_module(root):
     tree = ast.parse((root / "python/wamcore/_kernels.pyi").read_text())
-    ops = next(node for node in tree.body if isinstance(node, ast.ClassDef))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     stubs = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert set(stubs) == {n for n in dir(kernels) if callable(getattr(kernels, n)) and n != "Ops" and n[0] != "_"}
-    stubs |= {f"Ops.{node.name}": node for node in ops.body if isinstance(node, ast.FunctionDef)}
-    assert {n for n in stubs if "." in n} == {f"Ops.{n}" for n in dir(kernels.Ops) if n[0] != "_"} | {"Ops.__init__"}
+    assert {*stubs, *classes} == {n for n in dir(kernels) if callable(getattr(kernels, n)) and n[0] != "_"}
+    for name, node in classes.items():
+        methods = {f"{name}.{f.name}": f for f in node.body if isinstance(f, ast.FunctionDef)}
+        public = {f"{name}.{n}" for n in dir(getattr(kernels, name)) if n[0] != "_"}
+        assert set(methods) == public | {f"{name}.__init__"}
+        stubs |= methods
     for name, stub in stubs.items():
         signature = getattr(operator.attrgetter(name)(kernels), "__doc__", "").split("\n")[0]
         if "(" in signature:  # properties have none

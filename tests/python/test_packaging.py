@@ -31,6 +31,9 @@ def test_wheel_contents(root: Path):
     names = {f.as_posix() for f in importlib.metadata.files("wamcore") if "__pycache__" not in f.parts}
     # whatever the checkout has below python/ and in the public headers is installed, byte code and built files aside
     python = {p.relative_to(root / "python") for p in (root / "python" / "wamcore").rglob("*") if p.is_file()}
+    python |= {
+        Path("wamcore") / p.relative_to(root) for p in (root / "bench").iterdir() if p.suffix in (".py", ".json")
+    }
     wanted = {p.as_posix() for p in python if "__pycache__" not in p.parts and p.suffix != ".so"}
     wanted |= {f"wamcore/include/wamcore/{p.name}" for p in (root / "csrc/include/wamcore").glob("*.h")}
     wanted |= {"wamcore/lib/libwamcore.so", "wamcore/lib/pkgconfig/wamcore.pc"}

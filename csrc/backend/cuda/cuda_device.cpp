@@ -1,4 +1,4 @@
-// The only file of the plugin, kernels aside, that calls the CUDA runtime.
+// Kernels and kernel_calls.cpp aside, the only file of the plugin that calls the CUDA runtime.
 #include "backend/cuda/cuda_device.h"
 
 #include <cuda_runtime_api.h>

@@ -2,6 +2,7 @@
 
 #include "backend/cuda/backend.h"
 #include "backend/cuda/cuda_device.h"
+#include "backend/cuda/kernel_calls.h"
 #include "wamcore/export.h"
 #include "wamcore/version.h"
 
@@ -18,7 +19,8 @@ constexpr wam::BackendPlugin kPlugin{.version = WAMCORE_VERSION,
                                      .real = kReal,
                                      .real_count = sizeof(kReal) / sizeof(kReal[0]),
                                      .ptx = 80,
-                                     .make = make};
+                                     .make = make,
+                                     .kernels = &wam::cuda::kKernelCalls};
 
 }  // namespace
 

@@ -1,8 +1,10 @@
-"""`wamcore bench`: where the time of an inference goes, beside the PyTorch reference where torch is installed."""
+"""`wamcore bench`: where the time of an inference goes, beside the PyTorch reference where torch is installed; and, by
+the modules of the top-level folder `bench`, kernels, layers and forwards beside PyTorch's."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -30,21 +32,47 @@ WARM_UP = 10  # two contexts, so that every shape has been met; inferences that 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", nargs="?", default="tabletop", help='a bundled model, a checkpoint folder, or "runtime": see below')
-    add("-n", type=int, default=60, metavar="N", help="inferences to count (default: 60)")
+    benches = kernel_benches().BENCHES
+    what = "a bundled model, a checkpoint folder, or a benchmark: " + "; ".join(f"{k}: {v}" for k, v in benches.items())
+    add("model", nargs="?", default="tabletop", metavar="WHAT", help=f'{what}; "runtime": see below')
+    add("-n", type=int, metavar="N", help="inferences or calls to count (default: 60 inferences, 100 calls)")
     add("--steps", type=int, metavar="K", help="flow steps (default: as the checkpoint says)")
     add("--threads", type=int, default=0, help="to compute with, on both sides (default: all cores)")
-    add("--device", default="auto", help='"auto", "cpu" or "cpu-ops"')
+    add("--device", default="auto", help='"auto", "cpu", "cpu-ops" or "cuda"')
     add("--dtype", default="auto", help="of the large products, where the device has a choice: see wamcore.load")
     add("--no-reference", action="store_true", help="leave the PyTorch reference out")
     add("--compiled", action="store_true", help="also time the reference through torch.compile (compiles for minutes)")
     add("--json", type=Path, metavar="FILE", help="also write JSON")
+    of_kernels = parser.add_argument_group(f"bench {', '.join(benches)}").add_argument
+    of_kernels("--smoke", action="store_true", help="tiny sizes and two calls, to see that everything runs")
+    of_kernels("--only", default="", metavar="TEXT", help="cases with this in their name, e.g. 14b")
+    of_kernels("--seconds", type=float, default=3.0, metavar="S", help="most for a case (default: 3)")
+    of_kernels("--peak-tflops", type=float, metavar="X", help="for the roofline, instead of what is measured")
+    of_kernels("--peak-gbs", type=float, metavar="X", help="for the roofline, instead of what is measured")
     bench_runtime.add_arguments(parser)
+
+
+def kernel_benches():
+    """The module of `bench/` that runs benchmarks. The wheel has the folder as wamcore.bench; in a checkout it lies at
+    the top."""
+    if importlib.util.find_spec("wamcore.bench") is None:
+        folder = Path(__file__).resolve().parents[3] / "bench"
+        if not (folder / "run.py").is_file():
+            raise ConfigError("bench: wanted the folder `bench` installed as wamcore.bench, got an incomplete package")
+        spec = importlib.util.spec_from_file_location(
+            "wamcore.bench", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        sys.modules["wamcore.bench"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["wamcore.bench"])
+    return importlib.import_module("wamcore.bench.run")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.model == "runtime":
         return bench_runtime.run(args)
+    if args.model in kernel_benches().BENCHES:
+        return kernel_benches().run(args)
+    args.n = 60 if args.n is None else args.n
     if not 1 <= args.n <= 100_000:
         raise ConfigError(f"-n: wanted 1 to 100000, got {args.n}")
     report = measure(args)

@@ -1,0 +1,373 @@
+"""Single kernels on arrays of any library that speaks DLPack, on the CPU and on a GPU.
+
+Results are written into the array given for them; nothing is copied or converted. Every axis but the first must be
+contiguous. On the CPU all numbers are float32; on a GPU they are bfloat16, or what is said below, and the kernel is put
+on the caller's stream and not waited for.
+
+Errors are `ShapeError` (shape, stride), `InputError` (no array, dtype, an option) and `DeviceError` (arrays on several
+devices, no CUDA plugin, driver or GPU for them, or an error of CUDA). Each says the function, what was wanted and what
+came.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from . import _kernels
+from ._core import DeviceError, InputError, ShapeError
+from ._kernel_arrays import Arguments, Array
+
+__all__ = [
+    "attention",
+    "gemm",
+    "layer_norm",
+    "multiprocessors",
+    "pack_weight",
+    "qk_norm_rope",
+    "quantize_rows",
+]
+
+SEGMENTS = 4  # most that the GPU's attention takes
+EPILOGUES = {"none": "bias", "gelu_tanh": "bias_gelu"}
+ACTIVATIONS = ("none", "gelu_tanh", "gelu_erf", "silu", "relu")
+
+
+@functools.lru_cache(maxsize=4)
+def _ops(threads: int) -> _kernels.Ops:
+    return _kernels.Ops("cpu", threads=threads)
+
+
+def attention(
+    q: Any,
+    segments: Sequence[tuple[Any, Any]],
+    out: Any,
+    *,
+    scale: float | None = None,
+    splits: int | None = None,
+    lse: Any = None,
+    stream: int | None = None,
+    threads: int = 0,
+) -> None:
+    """out = softmax(scale q k^T) v over the rows of all segments together, read in place; no mask.
+
+    Args:
+        q: [rows, heads, head_dim]; float32 on the CPU; bfloat16 on a GPU, head_dim 64 or 128.
+        segments: pairs (k, v), each [n, heads, head_dim] of q's dtype; on a GPU 1 to 4, none empty, k and v of a pair
+            with the same row stride. A GPU with wgmma fetches whole tiles: rows past the n of a larger buffer are
+            not read.
+        out: [rows, heads, head_dim] of q's dtype.
+        scale: of the scores; None: head_dim ** -0.5.
+        splits: GPU only: parts into which the keys are divided, each a block of its own, so that all multiprocessors
+            have work to the end; 1 to 8; None: what `splits_for` chooses.
+        lse: GPU only: float32 [heads, rows], takes the natural logarithm of each softmax's sum.
+        stream: GPU only: the address of a cudaStream_t; None: torch's current stream for its tensors, else the default.
+        threads: CPU only; 0 for all cores.
+
+    Raises:
+        ShapeError, InputError, DeviceError: see the module.
+
+    Source: self-attention of DreamZero's released `CausalWanModel`, dense over cached, current and register tokens; the
+    GPU's kernels follow FlashAttention-2 and -3 (arXiv:2307.08691, arXiv:2407.08608).
+    """
+    call = Arguments("attention", stream)
+    a = call.array("q", q, 3)
+    rows, heads, d = a.shape
+    o = call.array("out", out, a.shape, written=True)
+    pairs = []
+    for i, pair in enumerate(segments):
+        if len(pair) != 2:
+            raise InputError(f"attention: segments[{i}]: wanted a pair (k, v), got {len(pair)} arrays")
+        k = call.array(f"k of segments[{i}]", pair[0], (None, heads, d))
+        pairs.append((k, call.array(f"v of segments[{i}]", pair[1], k.shape)))
+    if not sum(k.shape[0] for k, _ in pairs):
+        raise ShapeError("attention: segments: wanted at least one key, got none")
+    scale = d**-0.5 if scale is None else float(scale)
+    if not call.cuda:
+        call.only_on_gpu(splits=splits if splits != 1 else None, lse=lse)
+        call.dtypes("float32", q=a, out=o, **call.named(pairs))
+        _ops(threads).attention(q, [tuple(pair) for pair in segments], out, scale)
+        return
+    call.dtypes("bfloat16", q=a, out=o, **call.named(pairs))
+    if d not in (64, 128):
+        raise ShapeError(f"attention: head_dim of q: wanted 64 or 128 on a GPU, got {d}")
+    if len(pairs) > SEGMENTS or not all(k.shape[0] for k, _ in pairs):
+        raise ShapeError(
+            f"attention: segments: wanted 1 to {SEGMENTS} that are not empty on a GPU, got "
+            f"{[k.shape[0] for k, _ in pairs]}"
+        )
+    for i, (k, v) in enumerate(pairs):
+        if k.stride != v.stride:
+            raise ShapeError(f"attention: segments[{i}]: wanted k and v of one row stride, got {k.stride}, {v.stride}")
+    sums = call.optional("lse", lse, (heads, rows), "float32", written=True)
+    place = call.place()
+    if splits is None:
+        splits = splits_for(rows, heads, [k.shape[0] for k, _ in pairs], multiprocessors(call.gpu))
+    if not 1 <= splits <= 8:
+        raise InputError(f"attention: splits: wanted 1 to 8, got {splits}")
+    _kernels.cuda_attention(
+        place,
+        (a.address, a.stride),
+        (o.address, o.stride),
+        sums.address if sums else 0,
+        (rows, heads, d),
+        [(k.address, v.address, k.stride, k.shape[0]) for k, v in pairs],
+        scale,
+        splits,
+    )
+
+
+def splits_for(rows: int, heads: int, segments: Sequence[int], multiprocessors: int) -> int:
+    """Parts of the keys that fill a GPU best: tiles of 128 queries and 128 keys, one block a multiprocessor."""
+    tiles = sum(-(-n // 128) for n in segments)
+    return _kernels.attention_splits(-(-rows // 128) * heads, multiprocessors, tiles)
+
+
+def pack_weight(w: Any) -> Any:
+    """Lays a Linear weight out for `gemm` on the CPU; a GPU takes weights as they are.
+
+    Args:
+        w: float32 [n, k] in the CPU's memory, contiguous.
+
+    Returns:
+        float32 numpy array [ceil(n / PANEL), k, PANEL], zero padded.
+    """
+    call = Arguments("pack_weight", None)
+    a = call.array("w", w, 2)
+    if call.cuda:
+        raise DeviceError(f"pack_weight: w: wanted an array in the CPU's memory, got one on cuda:{call.gpu}")
+    call.dtypes("float32", w=a)
+    return _kernels.pack_weight(w)
+
+
+def gemm(
+    x: Any,
+    w: Any,
+    y: Any,
+    *,
+    bias: Any = None,
+    activation: str = "none",
+    residual: Any = None,
+    gate: Any = None,
+    gate_row: Any = None,
+    x_scale: Any = None,
+    w_scale: Any = None,
+    stream: int | None = None,
+    threads: int = 0,
+) -> None:
+    """y = residual + gate * activation(x w^T + bias), a Linear layer with what follows it in the same launch.
+
+    Args:
+        x: [m, k]; float32; on a GPU bfloat16, or with scales uint8 whose bits are e4m3.
+        w: on the CPU what `pack_weight` gave; on a GPU [n, k] of x's dtype.
+        y: [m, n]; float32; on a GPU bfloat16. May be `residual`, but not x.
+        bias: [n] of y's dtype.
+        activation: "none", "gelu_tanh", "gelu_erf", "silu" or "relu"; on a GPU "none", or "gelu_tanh" without residual.
+        residual: [m, n] of y's dtype; on a GPU it comes with gate.
+        gate: float32 [g, n].
+        gate_row: int32 [m], the row of `gate` for each row of x; None: row 0.
+        x_scale: GPU only: float32 [m], what a row of x is multiplied with (`quantize_rows` gives it).
+        w_scale: GPU only: float32 [n].
+        stream: GPU only: as for `attention`.
+        threads: CPU only; 0 for all cores.
+
+    On a GPU n and k are multiples of 8 (k of 16 with scales), and rows start at multiples of 16 bytes.
+
+    Raises:
+        ShapeError, InputError, DeviceError: see the module.
+
+    Source: the projections and feed-forward layer of DreamZero's released `CausalWanModel`, whose blocks' biases, GELU
+    and gated residuals are the epilogues; the sm_90a kernel's order of work is that of CUTLASS's warp-specialised ones.
+    """
+    call = Arguments("gemm", stream)
+    a = call.array("x", x, 2)
+    m, k = a.shape
+    o = call.array("y", y, (m, None), written=True)
+    n = o.shape[1]
+    b = call.array("w", w, (n, k) if call.cuda else (-(-n // _kernels.PANEL), k, _kernels.PANEL))
+    if activation not in ACTIVATIONS:
+        raise InputError(f"gemm: activation: wanted one of {', '.join(ACTIVATIONS)}, got '{activation}'")
+    if gate_row is not None and gate is None:
+        raise InputError("gemm: gate_row: wanted gate beside it, got none")
+    wide = "bfloat16" if call.cuda else "float32"
+    added = {
+        "bias": call.optional("bias", bias, (n,), wide),
+        "residual": call.optional("residual", residual, (m, n), wide),
+        "gate": call.optional("gate", gate, (None, n), "float32"),
+        "gate_row": call.optional("gate_row", gate_row, (m,), "int32"),
+        "x_scale": call.optional("x_scale", x_scale, (m,), "float32"),
+        "w_scale": call.optional("w_scale", w_scale, (n,), "float32"),
+    }
+    call.dtypes(wide, y=o)
+    if not call.cuda:
+        call.only_on_gpu(x_scale=x_scale, w_scale=w_scale)
+        call.dtypes("float32", x=a, w=b)
+        _ops(threads).gemm(x, w, y, bias, activation, residual, gate, gate_row)
+        return
+    if (x_scale is None) != (w_scale is None):
+        raise InputError("gemm: x_scale and w_scale: wanted both or none, got one")
+    call.dtypes("bfloat16" if x_scale is None else "uint8", x=a, w=b)
+    if (residual is None) != (gate is None):
+        raise InputError("gemm: residual and gate: wanted both or none on a GPU, got one")
+    if activation not in EPILOGUES or (activation != "none" and gate is not None):
+        raise InputError(
+            f"gemm: activation: wanted 'none', or 'gelu_tanh' without residual, on a GPU, got '{activation}'"
+        )
+    step = 8 if x_scale is None else 16
+    if n % 8 or k % step:
+        raise ShapeError(f"gemm: w: wanted n a multiple of 8 and k of {step} on a GPU, got {n} and {k}")
+    call.aligned(x=a, w=b, y=o, **{key: v for key, v in added.items() if v and key in ("bias", "residual", "gate")})
+    epilogue = "gate_residual" if gate is not None else EPILOGUES[activation]
+    operands = {"x": a, "w": b, "y": o, **{key: v for key, v in added.items() if v}}
+    _kernels.cuda_gemm(call.place(), epilogue, (m, n, k), {key: (v.address, v.stride) for key, v in operands.items()})
+
+
+def layer_norm(
+    x: Any,
+    y: Any,
+    *,
+    eps: float = 1e-6,
+    weight: Any = None,
+    bias: Any = None,
+    shift: Any = None,
+    scale: Any = None,
+    time_row: Any = None,
+    stream: int | None = None,
+    threads: int = 0,
+) -> None:
+    """y = (LN(x) * weight + bias) * (1 + scale[t]) + shift[t]: a norm, and its modulation by a timestep, in one pass.
+
+    Args:
+        x: [rows, cols]; float32; on a GPU bfloat16, at most 8192 columns.
+        y: [rows, cols] of x's dtype.
+        eps: added to the variance.
+        weight, bias: float32 [cols], both or none.
+        shift, scale: float32 [times, cols], both or none, of one row stride.
+        time_row: int32 [rows], the row t of shift and scale; None: row 0.
+        stream, threads: as for `attention`.
+
+    Raises:
+        ShapeError, InputError, DeviceError: see the module.
+
+    Source: adaptive layer norm of DiT (arXiv:2212.09748), as the blocks of DreamZero's released
+    `CausalWanModel` apply it.
+    """
+    call = Arguments("layer_norm", stream)
+    a = call.array("x", x, 2)
+    rows, cols = a.shape
+    o = call.array("y", y, a.shape, written=True)
+    for one, other, names in ((weight, bias, "weight and bias"), (shift, scale, "shift and scale")):
+        if (one is None) != (other is None):
+            raise InputError(f"layer_norm: {names}: wanted both or none, got one")
+    if time_row is not None and shift is None:
+        raise InputError("layer_norm: time_row: wanted shift and scale beside it, got none")
+    added = {
+        "weight": call.optional("weight", weight, (cols,), "float32"),
+        "bias": call.optional("bias", bias, (cols,), "float32"),
+        "shift": call.optional("shift", shift, (None, cols), "float32"),
+        "scale": call.optional("scale", scale, (None, cols), "float32"),
+        "time_row": call.optional("time_row", time_row, (rows,), "int32"),
+    }
+    if shift is not None:
+        one, other = added["shift"], added["scale"]
+        if (one.shape, one.stride) != (other.shape, other.stride):
+            raise ShapeError(
+                f"layer_norm: scale: wanted shape and row stride of shift, {one.shape} and {one.stride}, got "
+                f"{other.shape} and {other.stride}"
+            )
+    call.dtypes("bfloat16" if call.cuda else "float32", x=a, y=o)
+    if not call.cuda:
+        _ops(threads).layer_norm(x, y, eps, weight, bias, shift, scale, time_row)
+        return
+    call.at_most_columns(cols)
+    operands = {"x": a, "y": o, **{key: v for key, v in added.items() if v}}
+    _kernels.cuda_layer_norm(call.place(), eps, (rows, cols), {k: (v.address, v.stride) for k, v in operands.items()})
+
+
+def qk_norm_rope(
+    x: Any,
+    y: Any,
+    *,
+    eps: float = 1e-6,
+    weight: Any = None,
+    cos: Any = None,
+    sin: Any = None,
+    stream: int | None = None,
+    threads: int = 0,
+) -> None:
+    """y = rope(x / rms(x) * weight), the root mean square over all heads of a row.
+
+    Args:
+        x: [rows, heads, head_dim], queries or keys; float32; on a GPU bfloat16.
+        y: [rows, heads, head_dim] of x's dtype; may be x; contiguous on a GPU.
+        eps: added to the mean square.
+        weight: float32 [heads * head_dim]; None: no norm.
+        cos, sin: float32 [rows, head_dim / 2], the turn of each pair (2i, 2i + 1); None: no rotation.
+        stream, threads: as for `attention`.
+
+    Raises:
+        ShapeError, InputError, DeviceError: see the module.
+
+    Source: RMSNorm (arXiv:1910.07467) and rotary embedding (arXiv:2104.09864), over the full width as
+    in DreamZero's released `CausalWanModel`. On a GPU this is `qk_norm_rope_cachewrite` with one part; programs give it
+    three.
+    """
+    call = Arguments("qk_norm_rope", stream)
+    a = call.array("x", x, 3)
+    rows, heads, d = a.shape
+    o = call.array("y", y, a.shape, written=True)
+    if (cos is None) != (sin is None):
+        raise InputError("qk_norm_rope: cos and sin: wanted both or none, got one")
+    if cos is not None and d % 2:
+        raise ShapeError(f"qk_norm_rope: head_dim of x: wanted an even one to be rotated, got {d}")
+    norm = call.optional("weight", weight, (heads * d,), "float32")
+    turns = [call.optional(n, v, (rows, d // 2), "float32", whole=True) for n, v in (("cos", cos), ("sin", sin))]
+    call.dtypes("bfloat16" if call.cuda else "float32", x=a, y=o)
+    if not call.cuda:
+        _ops(threads).qk_norm_rope(x, y, eps, weight, cos, sin)
+        return
+    call.at_most_columns(heads * d)
+    if o.stride != heads * d:
+        raise ShapeError(f"qk_norm_rope: y: wanted contiguous rows on a GPU, got a row stride of {o.stride}")
+    part = (a.address, a.stride, o.address, norm.address if norm else 0, cos is not None)
+    rope = tuple(t.address if t else 0 for t in turns)
+    _kernels.cuda_qk_norm_rope(call.place(), eps, (rows, heads, d), [part], rope)
+
+
+def quantize_rows(x: Any, y: Any, scale: Any, *, stream: int | None = None) -> None:
+    """y = x / scale in e4m3, scale the least that keeps a row within 448. GPU only.
+
+    Args:
+        x: bfloat16 [rows, cols].
+        y: uint8 [rows, cols], takes the bits of e4m3 (a torch tensor's `.view(torch.uint8)`).
+        scale: float32 [rows], takes what y must be multiplied with.
+        stream: as for `attention`.
+
+    Raises:
+        ShapeError, InputError, DeviceError: see the module.
+
+    Source: OCP 8-bit floating point (E4M3), a scale a token as in arXiv:2209.05433.
+    """
+    call = Arguments("quantize_rows", stream)
+    a = call.array("x", x, 2)
+    o = call.array("y", y, a.shape, written=True)
+    s = call.array("scale", scale, (a.shape[0],), written=True)
+    if not call.cuda:
+        raise DeviceError("quantize_rows: x: wanted an array on a GPU, got one in the CPU's memory")
+    call.dtypes("bfloat16", x=a)
+    call.dtypes("uint8", y=o)
+    call.dtypes("float32", scale=s)
+    if a.shape[1] % 8 or o.stride % 16:
+        raise ShapeError(
+            f"quantize_rows: wanted columns a multiple of 8 and a row stride of y of 16, got {a.shape[1]}, {o.stride}"
+        )
+    call.aligned(x=a, y=o)
+    operands: dict[str, Array] = {"x": a, "y": o, "scale": s}
+    _kernels.cuda_quantize_rows(call.place(), a.shape, {k: (v.address, v.stride) for k, v in operands.items()})
+
+
+@functools.lru_cache(maxsize=16)
+def multiprocessors(gpu: int = 0) -> int:
+    """Multiprocessors of a GPU. Raises DeviceError."""
+    return _kernels.cuda_multiprocessors(gpu)
