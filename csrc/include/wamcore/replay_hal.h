@@ -55,8 +55,8 @@ class WAMCORE_API ReplayHal final : public Hal {
 
   std::shared_ptr<Clock> clock_;
   ReplayOptions options_;
-  bool begun_ = false;          // a command has come; of the servo thread, like the next two
-  uint64_t began_ns_ = 0;       // when it came: that is the first recorded cycle
+  bool begun_ = false;     // a command has come; of the servo thread, like the next two
+  uint64_t began_ns_ = 0;  // when it came: that is the first recorded cycle
   size_t row_ = 0;
   std::vector<uint8_t> black_;  // the largest camera's frame
   std::atomic<bool> active_{false}, halted_{false}, finished_{false};
