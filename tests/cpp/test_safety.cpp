@@ -418,6 +418,7 @@ struct Fence : Workspace {
 };
 
 TEST(a_forbidden_pose_is_never_commanded) {
+  uint64_t refused = 0;  // over all rounds: by chance the targets of one may stay away from the fence
   for (int round = 0; round < 20; ++round) {
     JointLimits limits = random_limits(2);
     limits.position_min = {-1, -1}, limits.position_max = {1, 1};
@@ -439,8 +440,9 @@ TEST(a_forbidden_pose_is_never_commanded) {
     for (int k = 0; k < 2000; ++k) filter.step({}, out), watch.see(out);
     CHECK(out[0] + out[1] <= 0.5 + 1e-12);
     watch.check_all();
-    CHECK(filter.count_of(Reason::workspace) > 0);
+    refused += filter.count_of(Reason::workspace);
   }
+  CHECK(refused > 0);
 }
 
 TEST(limits_are_checked) {
