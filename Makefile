@@ -5,8 +5,6 @@ BUILD  ?= build/cmake
 JOBS   ?= $(shell nproc)
 # What the tests compare with. CPU builds of torch suffice; say TORCH="torch==2.13.0 --index-url ..." for another source.
 TORCH  ?= torch==2.13.0
-# What the URDF reader is compared with. Its optional parts (meshes, viewers) would bring hundreds of megabytes.
-URDF_ORACLE = yourdfpy==0.0.60 trimesh lxml six
 LINTERS ?= ruff==0.17.6 clang-format==18.1.8
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -27,7 +25,7 @@ CXX_FILES = $(shell git ls-files 'csrc/**.h' 'csrc/**.cpp' 'kernels/**.h' 'kerne
   'kernels/**.cu' 'tests/**.h' 'tests/**.cpp' \
   'examples/**.cpp')
 
-.PHONY: help demo test build-cpp sanitize cuda cuda-checked lint format clean
+.PHONY: help demo test build-cpp sanitize aarch64 cuda cuda-checked lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +50,11 @@ sanitize: $(VENV)/.ready  ## the C++ tests under ASan and UBSan, the threaded on
 	$(SANITIZE) -B build/tsan -DWAMCORE_SANITIZE=thread
 	cmake --build build/tsan --target wamcore_threaded_tests
 	ctest --test-dir build/tsan --output-on-failure -L threads
+
+# CPU seconds of two cores in 7 minutes.
+AARCH64_BUDGET ?= 840
+aarch64: $(VENV)/.ready  ## the library for 64-bit ARM: cross-compiled, its kernels' tests under qemu
+	$(BIN)/python scripts/budget.py $(AARCH64_BUDGET) bash scripts/aarch64.sh build/aarch64
 
 cuda: $(VENV)/.cuda  ## the CUDA plugin without a GPU: compile, simulate the kernels, check what the compiler made of them
 	$(BIN)/python scripts/budget.py $(CUDA_BUDGET) $(MAKE) cuda-checked
@@ -99,7 +102,6 @@ $(VENV)/.torch: $(VENV)/.ready
 $(VENV)/.test: $(VENV)/.torch $(SOURCES)
 	bash scripts/system_packages.sh render test
 	$(BIN)/python scripts/install.py sim,test
-	$(BIN)/python -m pip install --no-deps $(URDF_ORACLE)
 	touch $(VENV)/.sim $@
 
 $(VENV)/.cuda: $(VENV)/.ready scripts/cuda_tools.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that what only the system can provide is there. As root it installs the missing Debian packages; anybody
-# else gets the one line to run.   usage: PYTHON=python3 system_packages.sh build|render|test ...
+# else gets the one line to run.   usage: PYTHON=python3 system_packages.sh build|render|test|aarch64 ...
 set -euo pipefail
 python=${PYTHON:-python3}
 missing=()
@@ -28,6 +28,11 @@ osmesa_or_egl() {
 
 need_test() {
   command -v pkg-config >/dev/null || missing+=(pkg-config)
+}
+
+need_aarch64() {
+  command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
+  command -v qemu-aarch64 >/dev/null || command -v qemu-aarch64-static >/dev/null || missing+=(qemu-user)
 }
 
 refreshed=

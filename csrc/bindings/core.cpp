@@ -32,11 +32,10 @@ PYBIND11_MODULE(_core, m) {
   wam::bindings::bind_io(m);
   wam::bindings::bind_session(m);
   wam::bindings::bind_hal(m);
-  wam::bindings::bind_drivers(m);
   wam::bindings::bind_safety(m);
   wam::bindings::bind_runner(m);
   m.def("cpu_isa", wam::cpu_isa,
-        "Instruction set that the CPU kernels use: avx512, avx2 or portable; WAMCORE_CPU_ISA forces one.\n\n"
+        "Instruction set that the CPU kernels use: avx512, avx2, neon or portable; WAMCORE_CPU_ISA forces one.\n\n"
         "Raises:\n    DeviceError: WAMCORE_CPU_ISA names one that this CPU lacks.");
   auto components = m.def_submodule("components", "Parts of a model by themselves, for comparison and debugging.");
   wam::bindings::bind_dit(components);

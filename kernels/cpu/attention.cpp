@@ -123,9 +123,8 @@ template <Isa I>
       const float* k = span.k + begin * span.ldk + head * d;
       for (int64_t i = 0; i < d; ++i)
         for (int64_t j = 0; j < kKeys; ++j) kt[i * kKeys + j] = j < tile.keys ? k[j * span.ldk + i] : 0.0f;
-      constexpr int kQueries = I == Isa::avx512 ? 6
-                               : I == Isa::avx2 ? 4
-                                                : 2;  // rows that share what is loaded of a tile
+      // Rows that share what is loaded of a tile.
+      constexpr int kQueries = I == Isa::avx512 ? 6 : I == Isa::avx2 || I == Isa::neon ? 4 : 2;
       for (int64_t r = 0; r < rows; r += kQueries)
         some_rows<I, kQueries>(std::min<int64_t>(kQueries, rows - r), p, q + r * p.ldq, tile,
                                bias ? bias + r * keys : nullptr, keys, state, r);

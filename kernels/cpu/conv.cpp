@@ -25,12 +25,12 @@ struct Row {
   const float* residual = nullptr;
 };
 
-// Pixels of a tile and its width in vectors, so that its sums stay in registers: AVX-512 has 32 of them, 24 for sums
-// where they are two abreast; the others have 16, of which 12 hold sums.
+// Pixels of a tile and its width in vectors, so that its sums stay in registers: of 32 there are 24 for sums where
+// they are two abreast, of 16 there are 12.
 template <Isa I, int64_t Width>
 struct Tile {
   static constexpr int vecs = std::min<int64_t>(2, Width / Simd<I>::lanes);
-  static constexpr int pixels = I == Isa::avx512 ? 12 : 6;
+  static constexpr int pixels = kManyRegisters<I> ? 12 : 6;
 };
 
 // Sums of Pixels x (vecs * lanes) outputs, from channel `lane` of a panel that is Width channels wide. All loop bounds

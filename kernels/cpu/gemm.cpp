@@ -11,11 +11,11 @@ namespace {
 constexpr int64_t kRows = 48;    // rows that share a stretch of weights while it is in the first cache
 constexpr int64_t kDepth = 128;  // its length: 16 KiB of floats
 
-// How many outputs a tile has, so that its sums stay in registers: AVX-512 has 32 of them, 24 for sums and two for
-// weights; the others have 16, of which 12 hold sums.
+// How many outputs a tile has, so that its sums stay in registers: of 32 there are 24 for sums and two for weights,
+// of 16 there are 12 for sums.
 template <Isa I>
 struct Tile {
-  static constexpr int rows = I == Isa::avx512 ? 12 : 6;
+  static constexpr int rows = kManyRegisters<I> ? 12 : 6;
   static constexpr int vecs = 2;
   static constexpr int64_t cols = vecs * Simd<I>::lanes;
 };

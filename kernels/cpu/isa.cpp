@@ -9,17 +9,17 @@
 namespace wam::kernels {
 namespace {
 
-constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512};
-
 Isa choose(const char* wanted) {
-  if (!wanted || !*wanted)
-    return isa_available(Isa::avx512) ? Isa::avx512 : isa_available(Isa::avx2) ? Isa::avx2 : Isa::portable;
+  const bool any = !wanted || !*wanted;
+  Isa best = Isa::portable;
   std::string names;
-  for (const Isa each : kAll) {
+  for (const Isa each : kAllIsas) {
     if (!isa_available(each)) continue;
-    if (std::string(wanted) == isa_name(each)) return each;
+    best = each;  // the list is in order of speed
+    if (!any && std::string(wanted) == isa_name(each)) return each;
     names += (names.empty() ? "" : ", ") + std::string(isa_name(each));
   }
+  if (any) return best;
   throw std::invalid_argument("WAMCORE_CPU_ISA: wanted one that this CPU has (" + names + "), got " + wanted);
 }
 
@@ -31,6 +31,8 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::avx2:
       return "avx2";
+    case Isa::neon:
+      return "neon";
     default:
       return "portable";
   }
@@ -45,6 +47,8 @@ bool isa_available(Isa isa) {
     return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
+#elif defined(__aarch64__)
+  if (isa == Isa::neon) return true;  // no aarch64 lacks it
 #endif
   return isa == Isa::portable;
 }

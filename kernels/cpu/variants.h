@@ -24,6 +24,16 @@
         return name##_portable arguments;                                                                         \
     }                                                                                                             \
   }
+#elif defined(__aarch64__)
+// NEON belongs to the default target; its variant differs by tiles that fill twice as many registers.
+#define WAMCORE_X86_VARIANTS 0
+#define WAMCORE_VARIANTS(name, parameters, arguments)                       \
+  void name##_neon parameters { name##_loop<Isa::neon> arguments; }         \
+  void name##_portable parameters { name##_loop<Isa::portable> arguments; } \
+  void name parameters {                                                    \
+    if (isa() == Isa::neon) return name##_neon arguments;                   \
+    return name##_portable arguments;                                       \
+  }
 #else
 #define WAMCORE_X86_VARIANTS 0
 #define WAMCORE_VARIANTS(name, parameters, arguments) \
@@ -31,6 +41,10 @@
 #endif
 
 namespace wam::kernels {
+
+// Whether an instruction set has 32 vector registers; the others have 16.
+template <Isa I>
+inline constexpr bool kManyRegisters = I == Isa::avx512 || I == Isa::neon;
 
 // The vector register of an instruction set. (Wider vectors than that compile, but go through memory.)
 template <Isa>

@@ -9,7 +9,7 @@
 inline int run_on_isa() {
   using wam::kernels::Isa;
   const char* wanted = std::getenv("WAMCORE_CPU_ISA");
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512})
+  for (const Isa isa : wam::kernels::kAllIsas)
     if (wanted && std::string(wanted) == wam::kernels::isa_name(isa) && !wam::kernels::isa_available(isa)) {
       std::printf("skipped: this CPU has no %s\n", wanted);
       return 77;
