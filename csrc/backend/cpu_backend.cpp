@@ -1,6 +1,7 @@
 #include "backend/cpu_backend.h"
 
 #include "backend/cpu_fused.h"
+#include "wamcore/error.h"
 #include "wamcore/kernels/isa.h"
 
 namespace wam {
@@ -52,6 +53,9 @@ void CpuOps::gemm(const kernels::GemmParams& p) {
   run(gemm_operation(p), p.m * p.n * p.k, [&](const Team& team) { kernels::gemm(p, team); });
 }
 void CpuOps::attention(const kernels::AttentionParams& p) {
+  if (p.head_dim < 1 || p.head_dim > kernels::kMaxHeadDim)  // encoders and codecs call this without a plan
+    throw ConfigError("attention: head_dim must be 1 to " + std::to_string(kernels::kMaxHeadDim) + ", got " +
+                      std::to_string(p.head_dim));
   run(CpuOperation::attention, kMuch, [&](const Team& team) { kernels::attention(p, team); });
 }
 void CpuOps::layer_norm(const kernels::LayerNormParams& p) {

@@ -1,15 +1,32 @@
 #include "backend/cpu_program.h"
 
 #include "backend/cpu_layers.h"
+#include "wamcore/error.h"
 
 namespace wam {
 
 namespace {
+
 constexpr int64_t kAlign = 16;  // floats: every buffer starts on a cache line
+
+// Wider heads than the kernels have room for are refused before anything runs.
+void check_heads(const Plan& plan) {
+  for (const Node& any : plan.nodes)
+    std::visit(
+        [&](const auto& n) {
+          if constexpr (requires { n.head_dim; })
+            if (n.head_dim < 1 || n.head_dim > kernels::kMaxHeadDim)
+              throw ConfigError("CPU program '" + plan.name + "': head_dim must be 1 to " +
+                                std::to_string(kernels::kMaxHeadDim) + ", got " + std::to_string(n.head_dim));
+        },
+        any);
 }
+
+}  // namespace
 
 CpuProgram::CpuProgram(Plan plan, std::shared_ptr<const PackedWeights> weights, CpuOps& ops)
     : plan_(std::move(plan)), weights_(std::move(weights)), ops_(ops) {
+  check_heads(plan_);
   offset_.resize(plan_.buffers.size(), 0);
   for (size_t i = 0; i < plan_.buffers.size(); ++i)
     if (!plan_.buffers[i].external) offset_[i] = reserve(plan_.buffers[i].rows * plan_.buffers[i].cols);

@@ -125,7 +125,7 @@ Args:
     dir: the folder.
     device: "auto", "cpu" or "cpu-ops" (the plain loop over operations).
     threads: 0 for all cores.
-    check_finite: read every weight and refuse NaN and infinity.
+    check_finite: refuse NaN and infinity in every tensor before anything else; those of weights always are.
     dtype: of the transformer's large products: "auto", "float32", "bfloat16", "fp8" or "int8".
 Raises:
     ConfigError, WeightError, DeviceError.)")

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "io/convert.h"
 #include "io/weight_store.h"
 #include "session/dreamzero_model.h"
 #include "session/image_pipeline.h"
@@ -15,8 +16,16 @@ constexpr const char* kTextPrefix = "action_head.text_encoder.";
 constexpr const char* kVaePrefix = "action_head.vae.model.";
 constexpr const char* kClipPrefix = "action_head.image_encoder.model.";
 
+// A weight that is not finite makes every action NaN: it is refused here, whatever the device does with it later.
 WeightSource prefixed(WeightStore& store, const std::string& prefix) {
-  return [&store, prefix](const std::string& name, const Shape& shape) { return store.f32(prefix + name, shape); };
+  return [&store, prefix](const std::string& name, const Shape& shape) {
+    Tensor weight = store.f32(prefix + name, shape);
+    const int64_t at = first_non_finite(weight.raw(), DType::f32, weight.numel());
+    if (at >= 0)
+      throw WeightError("weight '" + prefix + name + "' " + shape_string(shape) + ": element " + std::to_string(at) +
+                        " is not finite");
+    return weight;
+  };
 }
 
 // Keys that a component's checkpoint carries and no pass reads, say CLIP's last block.

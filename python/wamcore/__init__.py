@@ -12,7 +12,6 @@ try:
         REASONS,
         ActionChunk,
         CameraInfo,
-        ChannelPolicy,
         Clock,
         Command,
         ConfigError,
@@ -42,7 +41,6 @@ try:
         SystemClock,
         VirtualRunner,
         WeightError,
-        Workspace,
         __version__,
         observe,
     )
@@ -57,14 +55,12 @@ except ModuleNotFoundError as e:
 from . import hal
 from .loading import bundled, load
 from .record import FlightRecord, read_record
-from .robot import RobotProfile, read_robot
 
 __all__ = [
     "PHASES",
     "REASONS",
     "ActionChunk",
     "CameraInfo",
-    "ChannelPolicy",
     "Clock",
     "Command",
     "ConfigError",
@@ -85,7 +81,6 @@ __all__ = [
     "Observation",
     "Policy",
     "RobotError",
-    "RobotProfile",
     "Runner",
     "SafetyFilter",
     "Session",
@@ -96,12 +91,10 @@ __all__ = [
     "SystemClock",
     "VirtualRunner",
     "WeightError",
-    "Workspace",
     "__version__",
     "bundled",
     "hal",
     "load",
     "observe",
     "read_record",
-    "read_robot",
 ]

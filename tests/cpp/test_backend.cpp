@@ -217,11 +217,37 @@ TEST(bad_requests_are_refused) {
   CHECK_THROWS(DreamZero(c, {4, 4}, ""), ConfigError, "frame_seqlen");
   CHECK_THROWS(make_backend("tpu", 1), DeviceError, "tpu");
   CHECK_THROWS(make_backend("cpu", -1), DeviceError, "threads");
+  CHECK_THROWS(make_backend("cpu", 1'000'000), DeviceError, "got 1000000");
   auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
   model->load(make_backend("cpu", 1), weight);
   Denoiser d(model, 1);
   const Inputs in = inputs(c);
   CHECK_THROWS(d.prefill(0, 1, 0, in.first.data(), nullptr), InputError, "missing");
+}
+
+// One head of 2 * kMaxHeadDim: more than the kernels have room for.
+TEST(heads_that_are_too_wide_are_refused_before_anything_runs) {
+  DitConfig c = random_config(true, false);
+  c.num_heads = 1, c.dim = 2 * kernels::kMaxHeadDim, c.num_layers = 1;
+  for (const char* device : {"cpu", "cpu-ops"}) {
+    auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
+    const auto load = [&] {
+      model->load(make_backend(device, 1), [](const std::string&, const Shape& shape) { return Tensor(shape); });
+    };
+    CHECK_THROWS(load(), ConfigError, "head_dim must be 1 to 1024, got 2048");
+  }
+  const std::vector<float> row(2 * kernels::kMaxHeadDim);
+  std::vector<float> out(row.size());
+  const int64_t wide = 2 * kernels::kMaxHeadDim;
+  const kernels::KeySpan span{row.data(), row.data(), 1, wide, wide};
+  CHECK_THROWS(make_backend("cpu", 1)->ops().attention({.q = row.data(),
+                                                        .out = out.data(),
+                                                        .rows = 1,
+                                                        .heads = 1,
+                                                        .head_dim = wide,
+                                                        .spans = &span,
+                                                        .span_count = 1}),
+               ConfigError, "got 2048");
 }
 
 CHECK_MAIN()

@@ -108,14 +108,22 @@ def test_weights(folder, name):
         _core.Model.load(str(folder))
 
 
-def test_nan_weights_are_found_on_request(folder):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("first", [False, True], ids=["in its turn", "before all else"])
+def test_weights_that_are_not_finite(folder, value, first):
     def poison(weights):
         weights[A_WEIGHT] = weights[A_WEIGHT].copy()
-        weights[A_WEIGHT][3, 5] = np.nan
+        weights[A_WEIGHT][3, 5] = value
 
     spoil(folder, poison)
-    with pytest.raises(_core.WeightError, match=r"blocks\.0\.ffn\.0\.weight"):
-        _core.Model.load(str(folder), check_finite=True)
+    with pytest.raises(_core.WeightError, match=r"blocks\.0\.ffn\.0\.weight.* is not finite"):
+        _core.Model.load(str(folder), check_finite=first)
+
+
+@pytest.mark.parametrize("threads", [-1, 257, 10**6])
+def test_threads(folder, threads):
+    with pytest.raises(_core.DeviceError, match=f"threads must be 0 .all. to 256, got {threads}"):
+        _core.Model.load(str(folder), threads=threads)
 
 
 def test_truncated_weights(folder):
