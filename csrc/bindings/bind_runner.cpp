@@ -43,10 +43,13 @@ RunnerOptions runner_options(const py::dict& given) {
       .take("control_hz", o.control_hz)
       .take("execute_horizon", o.execute_horizon)
       .take("blend_ticks", o.blend_ticks)
+      .take("soft_ticks", o.soft_ticks)
       .take("ensemble_decay", o.ensemble_decay)
       .take("cpu", o.cpu)
       .take("max_obs_age", o.max_obs_age)
       .take("max_chunk_age", o.max_chunk_age)
+      .take("camera_latency", o.camera_latency)
+      .take("state_latency", o.state_latency)
       .take("max_state_age", o.max_state_age)
       .take("command_validity", o.command_validity)
       .take("record", o.record)
@@ -242,7 +245,10 @@ constexpr const char* kOptions =
     "        'temporal_ensemble', or 'automatic': rtc where the policy can, else blend; see docs/realtime.md.\n"
     "    execute_horizon: ticks between inference starts (0 = half a chunk).\n"
     "    blend_ticks: length of the seam between two chunks, in control ticks (2).\n"
+    "    soft_ticks: rtc_guided: rows after the frozen ones that the old chunk still pulls (2; -1 = all that it has).\n"
     "    ensemble_decay: temporal_ensemble's weights are exp(-decay i), oldest first (0.01).\n"
+    "    camera_latency: {camera: s from mid-exposure to the time its frames claim to be of}, measured ({}).\n"
+    "    state_latency: the same of the measured joints, s (0).\n"
     "    max_obs_age, max_chunk_age: s (0 = as long as the chunk has rows).\n"
     "    max_state_age, command_validity: s (0.1).\n"
     "    record: s of servo cycles to keep for record() (30).\n"

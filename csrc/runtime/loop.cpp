@@ -49,6 +49,7 @@ void check_options(const RunnerOptions& o, const Policy& policy) {
   want(o.max_state_age > 0.0 && o.max_state_age <= 10.0, "max_state_age wants a number in (0, 10] s");
   want(o.command_validity >= 1.0 / o.control_hz && o.command_validity <= 10.0,
        "command_validity wants at least one servo period and at most 10 s");
+  want(o.soft_ticks >= -1 && o.soft_ticks <= policy.horizon(), "soft_ticks wants -1 to the policy's horizon");
   want(o.ensemble_decay >= 0.0 && o.ensemble_decay <= 100.0, "ensemble_decay wants 0 to 100");
   want(o.record >= 0.0 && o.record <= 3600.0, "record wants 0 to 3600 s");
 }
@@ -113,7 +114,25 @@ Loop::Loop(std::shared_ptr<Policy> policy, std::shared_ptr<Hal> hal, JointLimits
   servo_options_ = servo_options(options_, *policy_);
   filter_ = std::make_unique<SafetyFilter>(std::move(limits), options_.safety);
   servo_ = std::make_unique<Servo>(*hal_, *filter_, queue_, servo_options_);
-  scheduler_ = std::make_unique<ChunkScheduler>(options_.mode, policy_->horizon(), options_.execute_horizon);
+}
+
+/// What the rig was measured to be late by. Latencies that leave a chunk no row to come are refused.
+ObservationSource::Latency Loop::latencies(const Description& d) const {
+  const double most = 0.5 * (policy_->horizon() - 1) * policy_->dt();
+  const auto ns = [&](const std::string& who, double seconds) {
+    want(seconds >= 0.0 && seconds <= most,
+         who + " wants 0 s to " + std::to_string(most) + " s, half of a chunk, got " + std::to_string(seconds));
+    return static_cast<int64_t>(to_ns(seconds));
+  };
+  ObservationSource::Latency out{.state = ns("state_latency", options_.state_latency), .tick = servo_options_.tick_ns};
+  for (const CameraInfo& c : d.cameras) {
+    const auto stated = options_.camera_latency.find(c.name);
+    out.cameras.push_back(ns("camera_latency", stated == options_.camera_latency.end() ? 0.0 : stated->second));
+  }
+  for (const auto& [name, seconds] : options_.camera_latency)
+    want(std::any_of(d.cameras.begin(), d.cameras.end(), [&](const CameraInfo& c) { return c.name == name; }),
+         "camera_latency names '" + name + "', which is no camera of the robot");
+  return out;
 }
 
 void Loop::check_description(const Description& d) const {
@@ -144,8 +163,10 @@ void Loop::open(uint64_t now_ns) {
     options_.hal.servo_hz = options_.control_hz;
     const Description description = hal_->configure(options_.hal);
     check_description(description);
-    source_ =
-        std::make_unique<ObservationSource>(description.cameras, policy_->frame_offsets(), filter_->limits().dof());
+    source_ = std::make_unique<ObservationSource>(description.cameras, policy_->frame_offsets(),
+                                                  filter_->limits().dof(), latencies(description));
+    scheduler_ =
+        std::make_unique<ChunkScheduler>(options_.mode, policy_->horizon() - source_->lag(), options_.execute_horizon);
     hal_->activate(Mode::position);
     active = true;
     servo_->set_epoch(policy_->epoch());
@@ -202,8 +223,10 @@ bool Loop::observe(uint64_t now_ns) {
 
 uint64_t Loop::next_look(uint64_t now_ns) const noexcept {
   const ServoView& view = servo_->view().latest();
-  // A paused time line may run on at any cycle; a running one is looked at often enough to notice that it was stopped.
-  if (view.paused) return now_ns + 2 * servo_options_.period_ns;
+  // A paused time line may run on at any cycle, and an inference that follows another at once waits for the servo's
+  // decision about that; otherwise often enough to notice that the time line was stopped.
+  if (view.paused || thinking_.load(std::memory_order_relaxed) || view.decided != queue_.sent_count())
+    return now_ns + 2 * servo_options_.period_ns;
   const int64_t into = (static_cast<int64_t>(now_ns) - view.origin_ns) % servo_options_.tick_ns;
   const auto left = static_cast<uint64_t>(servo_options_.tick_ns - std::max<int64_t>(into, 0));
   return now_ns + std::min<uint64_t>(left, 20'000'000);
@@ -219,8 +242,8 @@ bool Loop::inference_due() noexcept {
     const std::scoped_lock lock(mutex_);
     seen = seen_;
   }
-  // "Paused" means that the robot waits for us only if the servo has decided about all we sent.
-  if (seen.paused && seen.decided != queue_.sent_count()) return false;
+  // Until the servo has decided about all we sent, nobody knows whether it waits, and which chunk there is to continue.
+  if (seen.decided != queue_.sent_count()) return false;
   return scheduler_->due(newest->tick, newest->sample_ns, seen.paused, /*retry=*/refused() != refused_before_);
 }
 
@@ -241,9 +264,9 @@ void Loop::give_up_after_refusals() {
                    servo_->objections());
 }
 
-/// Fills plan_ with what the chunk in execution still has to say from `obs_tick` on; false if there is nothing to
-/// continue, because the robot stands or the mode does not ask for it.
-bool Loop::plan_to_continue(int64_t obs_tick) {
+/// Fills plan_ with what the chunk in execution still has to say from `obs_tick` on, which is `lag` ticks ago; false if
+/// there is nothing to continue, because the robot stands or the mode does not ask for it.
+bool Loop::plan_to_continue(int64_t obs_tick, int lag) {
   if (options_.mode != Execution::rtc_guided && options_.mode != Execution::rtc_trained) return false;
   Seen seen;
   {
@@ -254,11 +277,16 @@ bool Loop::plan_to_continue(int64_t obs_tick) {
   for (const ActionChunk& old : sent_) {
     if (static_cast<int64_t>(old.sequence) != seen.executing || old.horizon == 0) continue;
     const int64_t from = obs_tick - old.obs_tick;
-    if (from < 0 || from >= old.horizon) return false;
-    plan_.rows = old.horizon - static_cast<int>(from);
+    if (from < -old.horizon || from >= old.horizon) return false;
+    plan_.rows = std::min(old.horizon, old.horizon - static_cast<int>(from));
     // The row of the tick in which the chunk takes over is frozen as well: that is where the seam lies.
-    plan_.frozen = std::min(scheduler_->delay() + 1, plan_.rows);
-    plan_.q.assign(old.q.begin() + static_cast<ptrdiff_t>(from) * old.dof, old.q.end());
+    plan_.frozen = std::min(scheduler_->delay() + lag + 1, plan_.rows);
+    if (options_.soft_ticks >= 0) plan_.rows = std::min(plan_.rows, plan_.frozen + options_.soft_ticks);
+    plan_.q.clear();
+    for (int i = 0; i < plan_.rows; ++i) {  // before its first row the robot stood there
+      const double* row = old.row(static_cast<int>(std::max<int64_t>(from + i, 0)));
+      plan_.q.insert(plan_.q.end(), row, row + old.dof);
+    }
     return true;
   }
   return false;
@@ -267,15 +295,16 @@ bool Loop::plan_to_continue(int64_t obs_tick) {
 Waypoints* Loop::infer() {
   const auto newest = source_->newest();
   scheduler_->started(newest->tick, newest->sample_ns);
+  thinking_.store(true, std::memory_order_relaxed);
   give_up_after_refusals();
   Waypoints* slot = spare_ ? spare_ : queue_.borrow();
   spare_ = nullptr;
   if (!slot) return nullptr;  // the servo has ended and takes nothing any more
-  source_->assemble(observation_);
+  const int lag = source_->assemble(observation_);
 
   SystemClock wall;
   const uint64_t begin = wall.now_ns();
-  const bool continues = plan_to_continue(observation_.tick);
+  const bool continues = plan_to_continue(observation_.tick, lag);
   if (continues)
     policy_->extend(observation_, plan_, slot->chunk);
   else
@@ -293,6 +322,7 @@ Waypoints* Loop::infer() {
   if (reason != Reason::none) {
     refused_here_.fetch_add(1, std::memory_order_relaxed);
     spare_ = slot;
+    thinking_.store(false, std::memory_order_relaxed);
     return nullptr;
   }
   if (options_.mode == Execution::temporal_ensemble) ensemble_.add(slot->chunk);
@@ -305,6 +335,7 @@ void Loop::send(Waypoints* chunk, int ticks) {
   scheduler_->finished(ticks);
   sent_[sent_count_++ % sent_.size()] = chunk->chunk;
   queue_.send(chunk);
+  thinking_.store(false, std::memory_order_relaxed);
 }
 
 RunnerStats Loop::stats() const {

@@ -62,7 +62,8 @@ class Loop {
   void check_description(const Description& description) const;
   uint64_t refused() const noexcept;
   void give_up_after_refusals();
-  bool plan_to_continue(int64_t obs_tick);
+  bool plan_to_continue(int64_t obs_tick, int lag);
+  ObservationSource::Latency latencies(const Description& description) const;
 
   std::shared_ptr<Policy> policy_;
   std::shared_ptr<Hal> hal_;
@@ -71,8 +72,8 @@ class Loop {
   std::unique_ptr<SafetyFilter> filter_;
   WaypointQueue queue_;
   std::unique_ptr<Servo> servo_;
-  std::unique_ptr<ChunkScheduler> scheduler_;
   std::unique_ptr<ObservationSource> source_;  // from open() on
+  std::unique_ptr<ChunkScheduler> scheduler_;  // from open() on
 
   // What the observer last saw of the servo, for the inference.
   struct Seen {
@@ -90,10 +91,11 @@ class Loop {
   Continuation plan_;
   Ensemble ensemble_;
   std::atomic<uint64_t> continued_{0};
-  Waypoints* spare_ = nullptr;    // a borrowed slot whose chunk was refused
-  uint64_t refused_before_ = 0;   // refusals when the last inference started
-  uint64_t admitted_before_ = 0;  // and admissions
-  uint64_t streak_start_ = 0;     // refusals when a chunk was admitted last
+  std::atomic<bool> thinking_{false};  // an inference runs
+  Waypoints* spare_ = nullptr;         // a borrowed slot whose chunk was refused
+  uint64_t refused_before_ = 0;        // refusals when the last inference started
+  uint64_t admitted_before_ = 0;       // and admissions
+  uint64_t streak_start_ = 0;          // refusals when a chunk was admitted last
   std::atomic<uint64_t> refused_here_{0};
   Histogram inference_;
 };

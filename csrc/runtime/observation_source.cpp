@@ -14,14 +14,25 @@ size_t reach(const std::vector<int>& offsets) {
   return static_cast<size_t>(-offsets.front());
 }
 
+/// A time before `t_ns`; 0 is kept, for it means "never".
+uint64_t earlier(uint64_t t_ns, int64_t by) {
+  return t_ns == 0 || by <= 0 ? t_ns : t_ns - std::min(static_cast<uint64_t>(by), t_ns - 1);
+}
+
 }  // namespace
 
-ObservationSource::ObservationSource(std::vector<CameraInfo> cameras, std::vector<int> offsets, int dof)
-    : cameras_(std::move(cameras)), offsets_(std::move(offsets)) {
+ObservationSource::ObservationSource(std::vector<CameraInfo> cameras, std::vector<int> offsets, int dof,
+                                     Latency latency)
+    : cameras_(std::move(cameras)), offsets_(std::move(offsets)), latency_(std::move(latency)) {
+  const auto ticks = [&](int64_t ns) { return static_cast<int>((ns + latency_.tick / 2) / latency_.tick); };
+  latency_.cameras.resize(cameras_.size());
+  for (const int64_t ns : latency_.cameras) camera_ticks_.push_back(ticks(ns));
+  state_ticks_ = lag_ = ticks(latency_.state);
+  for (const int t : camera_ticks_) lag_ = std::max(lag_, t);
   for (const CameraInfo& c : cameras_)
     if (c.height < 1 || c.width < 1 || c.height > 16384 || c.width > 16384)
       throw ConfigError("ObservationSource: camera '" + c.name + "' wants a size of 1 to 16384 pixels");
-  ring_.resize(reach(offsets_) + 1);
+  ring_.resize(reach(offsets_) + static_cast<size_t>(lag_) + 1);
   draft_.frames.resize(cameras_.size());
   draft_.state.resize(static_cast<size_t>(dof));
   for (size_t c = 0; c < cameras_.size(); ++c)
@@ -40,7 +51,7 @@ bool ObservationSource::sample(Hal& hal, int64_t tick, uint64_t now_ns, const Se
                          " x " + std::to_string(view.width) + " pixels, its description says " +
                          std::to_string(cameras_[c].height) + " x " + std::to_string(cameras_[c].width));
       std::copy(view.rgb, view.rgb + frame.rgb.size(), frame.rgb.begin());
-      frame.t_ns = view.t_ns ? view.t_ns : now_ns;
+      frame.t_ns = earlier(view.t_ns ? view.t_ns : now_ns, latency_.cameras[c]);
     } else if (status == Status::fault || status == Status::estop) {
       throw RobotError("ObservationSource: camera '" + cameras_[c].name + "' failed: " + hal.error());
     } else if (frame.t_ns == 0) {
@@ -49,7 +60,8 @@ bool ObservationSource::sample(Hal& hal, int64_t tick, uint64_t now_ns, const Se
   }
   draft_.tick = tick;
   draft_.sample_ns = now_ns;
-  draft_.state_ns = joints.state_ns;
+  draft_.paused = joints.paused;
+  draft_.state_ns = earlier(joints.state_ns, latency_.state);
   draft_.state = joints.q;
 
   const std::scoped_lock lock(mutex_);
@@ -74,12 +86,15 @@ const ObservationSource::Sample& ObservationSource::nearest(int64_t tick) const 
   return ring_[0];
 }
 
-void ObservationSource::assemble(Observation& out) const {
+int ObservationSource::assemble(Observation& out) const {
   const std::scoped_lock lock(mutex_);
   const Sample& last = ring_[(count_ - 1) % ring_.size()];
-  out.tick = last.tick;
-  out.t_ns = last.state_ns;
-  out.state = last.state;
+  // While the robot stands and waits its tick does not change: the newest of everything is of that tick.
+  const int lag = last.paused ? 0 : lag_;
+  out.tick = last.tick - lag;
+  const Sample& joints = nearest(out.tick + (last.paused ? 0 : state_ticks_));
+  out.t_ns = joints.state_ns;
+  out.state = joints.state;
   out.cameras.resize(cameras_.size());
   for (size_t c = 0; c < cameras_.size(); ++c) {
     CameraFrames& camera = out.cameras[c];
@@ -88,12 +103,14 @@ void ObservationSource::assemble(Observation& out) const {
     camera.height = cameras_[c].height;
     camera.width = cameras_[c].width;
     camera.rgb.clear();
+    const int64_t arrived = out.tick + (last.paused ? 0 : camera_ticks_[c]);  // tick in which this tick's frame came
     for (const int offset : offsets_) {
-      const std::vector<uint8_t>& rgb = nearest(last.tick + offset).frames[c].rgb;
+      const std::vector<uint8_t>& rgb = nearest(arrived + offset).frames[c].rgb;
       camera.rgb.insert(camera.rgb.end(), rgb.begin(), rgb.end());
     }
-    out.t_ns = std::min(out.t_ns, last.frames[c].t_ns);
+    out.t_ns = std::min(out.t_ns, nearest(arrived).frames[c].t_ns);
   }
+  return lag;
 }
 
 }  // namespace wam

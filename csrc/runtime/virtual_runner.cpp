@@ -48,7 +48,7 @@ struct VirtualRunner::State {
     loop.observe(now_ns);
     deliver(now_ns);
     if (in_flight || !loop.inference_due()) return;
-    pending_delay = loop.options().mode == Execution::sync ? 0 : delay_ticks[inferences++ % delay_ticks.size()];
+    pending_delay = delay_ticks[inferences++ % delay_ticks.size()];
     pending = loop.infer();
     in_flight = true;
     arrival_ns = now_ns + static_cast<uint64_t>(pending_delay) * static_cast<uint64_t>(loop.tick_ns());

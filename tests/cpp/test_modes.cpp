@@ -101,7 +101,7 @@ TEST(a_plan_is_the_rest_of_the_chunk_in_execution_by_absolute_tick) {
     };
     const auto keep = std::make_shared<Keep>();
     keep->inner = policy, keep->sent = &sent;
-    VirtualRun run(keep, {}, {delay});
+    VirtualRun run(keep, {.soft_ticks = -1}, {delay});
     run.runner->start();
     run.runner->run(20.0);
     CHECK(policy->fresh == 1);  // the first; afterwards there is always something to continue
@@ -116,6 +116,22 @@ TEST(a_plan_is_the_rest_of_the_chunk_in_execution_by_absolute_tick) {
         CHECK(plan.q[Continuing::at(i, 0)] == old.q[Continuing::at(i + static_cast<int>(from), 0)]);
     }
   }
+}
+
+TEST(a_plan_pulls_no_further_than_was_asked) {
+  for (const int soft : {0, 2, 5}) {
+    const auto policy = std::make_shared<Continuing>(Continuity::guided);
+    VirtualRun run(policy, {.soft_ticks = soft}, {3});
+    run.runner->start();
+    run.runner->run(10.0);
+    CHECK(policy->plans.size() > 5);
+    for (size_t k = 1; k < policy->plans.size(); ++k) {
+      const Continuation& plan = policy->plans[k];
+      CHECK(plan.frozen == 4 && plan.rows == std::min(8, 4 + soft) && plan.q.size() == Continuing::at(plan.rows, 0));
+    }
+  }
+  CHECK_THROWS(VirtualRun(sine_policy(), {.soft_ticks = -2}), ConfigError, "soft_ticks");
+  CHECK_THROWS(VirtualRun(sine_policy(), {.soft_ticks = 17}), ConfigError, "soft_ticks");
 }
 
 TEST(nothing_is_continued_after_a_reset_or_a_stand) {

@@ -70,7 +70,7 @@ TEST(inference_starts_early_enough_for_its_delay) {
 
 TEST(sync_mode_stops_the_robots_clock) {
   auto policy = sine_policy();
-  VirtualRun run(policy, {.mode = Execution::sync, .execute_horizon = 8}, {7});
+  VirtualRun run(policy, {.mode = Execution::sync, .execute_horizon = 8}, {0});
   run.runner->start();
   run.runner->run_until(40);
   const RunnerStats s = run.runner->stats();
@@ -84,9 +84,22 @@ TEST(sync_mode_stops_the_robots_clock) {
       for (int j = 0; j < kDof; ++j) CHECK_NEAR(r.command[k * kDof + j], sine(r.tick[k], j), 1e-3);
 }
 
+TEST(in_sync_mode_the_robot_stands_while_it_is_inferred) {
+  auto policy = std::make_shared<TestPolicy>([](const Observation& o, ActionChunk& c) {
+    for (size_t i = 0; i < c.q.size(); ++i) c.q[i] = o.state[i % kDof] + 0.02 * static_cast<double>(i / kDof);
+  });
+  VirtualRun run(policy, {.mode = Execution::sync, .execute_horizon = 8}, {7});
+  run.runner->start();
+  run.runner->run(2.0 * (8 + 7) * kDt + 0.01);
+  const RunnerStats s = run.runner->stats();
+  CHECK(s.delay_ticks[0] == s.chunks && s.skipped_rows == 0);  // its time line stands meanwhile
+  CHECK(policy->calls == 3 && run.runner->tick() == 16);       // at 0, 15 and 30 ticks of the clock
+  CHECK(worst(run.hal->commands(), limits(), 1.0 / 200, {0, 0}).within());
+}
+
 TEST(sync_mode_may_execute_whole_chunks) {
   auto policy = sine_policy(8);
-  VirtualRun run(policy, {.mode = Execution::sync, .execute_horizon = 8});
+  VirtualRun run(policy, {.mode = Execution::sync, .execute_horizon = 8}, {0});
   run.runner->start();
   run.runner->run(5.0);
   CHECK(run.runner->running());

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,11 +45,19 @@ struct Gripper {
 struct RunnerOptions {
   double control_hz = 200.0;  // servo rate, Hz
   Execution mode = Execution::automatic;
-  int execute_horizon = 0;        // ticks between two inference starts; 0 = half a chunk
-  double blend_ticks = 2.0;       // ticks over which a chunk takes over from the one before; 0 = a jump
-  double ensemble_decay = 0.01;   // temporal_ensemble: each newer chunk weighs exp(-decay) of the one before it
-  double max_obs_age = 0.0;       // s at admission; 0 = the length of a chunk, or 10 s in sync mode
-  double max_chunk_age = 0.0;     // s since its observation during execution; 0 = until its rows run out
+  int execute_horizon = 0;   // ticks between two inference starts; 0 = half a chunk
+  double blend_ticks = 2.0;  // ticks over which a chunk takes over from the one before; 0 = a jump
+  /// rtc_guided: rows after the frozen ones that the old chunk still pulls, less and less; -1 = all that it has. More
+  /// make the motion hold on to what was seen before.
+  int soft_ticks = 2;
+  double ensemble_decay = 0.01;  // temporal_ensemble: each newer chunk weighs exp(-decay) of the one before it
+  double max_obs_age = 0.0;      // s at admission; 0 = the length of a chunk, or 10 s in sync mode
+  double max_chunk_age = 0.0;    // s since its observation during execution; 0 = until its rows run out
+  /// What was measured on this rig: s from mid-exposure to the time that a camera's frames claim to be of (by its
+  /// name), and from the moment at which joints are measured to the time that they claim. Observations are then put
+  /// together of what belongs to one moment, and carry that moment's tick and time.
+  std::map<std::string, double> camera_latency;
+  double state_latency = 0.0;
   double max_state_age = 0.1;     // s without measured joints until the robot counts as blind
   double command_validity = 0.1;  // s after which the device must refuse a command
   double record = 30.0;           // s of servo cycles to keep: the flight recorder

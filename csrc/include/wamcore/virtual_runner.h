@@ -11,8 +11,8 @@ namespace wam {
 /// inference takes as many control ticks as it is told to. The same inputs give the same bits, on any machine.
 class WAMCORE_API VirtualRunner {
  public:
-  /// `delay_ticks` are the delays of successive inferences, repeated from the start when they run out; sync mode
-  /// ignores them, since there the robot waits. `options.clock` must be a ManualClock or nullptr. Throws ConfigError.
+  /// `delay_ticks` are the delays of successive inferences, repeated from the start when they run out; in sync
+  /// mode the robot stands that long. `options.clock` must be a ManualClock or nullptr. Throws ConfigError.
   VirtualRunner(std::shared_ptr<Policy> policy, std::shared_ptr<Hal> hal, JointLimits limits,
                 RunnerOptions options = {}, std::vector<int> delay_ticks = {1});
   /// Stops.

@@ -12,15 +12,20 @@ import numpy as np
 from .._core import ActionChunk, ConfigError, JointLimits, ManualClock, MockHal, Policy, VirtualRunner
 from ..loading import find, load
 from . import bench_toy, machine
-from .tables import table, wilson
+from .bench_cells import BATCH, Sums, paired
+from .tables import table
 
-MODES = ("sync", "async_switch", "blend", "rtc_guided", "temporal_ensemble")
+# "rtc_guided_all" is rtc_guided with all of the old chunk pulling (soft_ticks=-1).
+MODES = ("sync", "async_switch", "blend", "rtc_guided", "rtc_guided_all", "temporal_ensemble")
+SERVO_HZ = 200.0
 DEFINITION = (
-    "the bundled model's closed loop in virtual time, every mode and delay on the same worlds; a delay is injected in "
-    "control ticks of every inference. seam: distance between the new chunk and the motion before where it takes over, "
-    "largest joint; jump: what the command moves there beyond the reference's velocity, at servo rate; jerk: third "
-    "difference of the commands at servo rate, as a share of its limit; age: capture to command; limited: share of "
-    "following servo cycles in which a safety stage changed the command"
+    "the bundled model's closed loop in virtual time, every mode and delay on the same worlds; a delay is injected "
+    "in control ticks of every inference, and the world goes on meanwhile, in sync mode too: sync at delay 0 is a "
+    "robot for which the world waits. seam: distance between the new chunk and the motion before where it takes "
+    "over, largest joint; jump: what the command moves there beyond the reference's velocity, at servo rate; jerk: "
+    "third difference of the commands at servo rate, in rad/s^3 and as a share of its limit; age: capture to "
+    "command; limited: share of following servo cycles in which a safety stage changed the command; lost: success "
+    "in points below sync at delay 0, on the same worlds, with its 95 % interval"
 )
 
 
@@ -34,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--modes", nargs="+", default=list(MODES), choices=MODES, help="default: all")
     add("--task", default="moving", choices=("touch", "push", "moving"), help="default: moving")
     add("--haste", type=float, default=1.0, metavar="X", help="moving blocks glide X times as fast (default: 1)")
+    add("--execute", type=int, metavar="TICKS", help="control ticks between two inferences (default: half a chunk)")
+    add("--resume", action="store_true", help="go on with what --out already holds of the same measurement")
     add("--checkpoint", default="tabletop", metavar="MODEL", help="model that is driven (default: tabletop)")
     add(
         "--out",
@@ -51,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
     if not all(0 <= d <= 100 for d in args.delays):
         raise ConfigError("--delays: wanted 0 to 100 control ticks")
     folder = args.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    report = measure(args)
     folder.mkdir(parents=True, exist_ok=True)
+    same_measurement(args, folder / "settings.json")
+    report = measure(args, folder)
     (folder / "runtime.json").write_text(json.dumps(report, indent=1) + "\n")
     print(tell(report))
     try:
@@ -63,31 +71,53 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(args: argparse.Namespace) -> dict:
-    """Runs the sweep and returns plain data."""
-    from .closed_loop import ClosedLoop, Episode, Settings
+def same_measurement(args: argparse.Namespace, path: Path) -> None:
+    """Notes what is measured, or with --resume checks that it is what was measured before. Raises ConfigError."""
+    settings = {name: getattr(args, name) for name in ("task", "haste", "execute", "steps", "first_seed")}
+    settings["model"] = machine.sha256(find(args.checkpoint))
+    if not args.resume:
+        if path.exists():
+            raise ConfigError(f"--out: {path.parent} holds a measurement; go on with it by --resume")
+        path.write_text(json.dumps(settings) + "\n")
+    elif not path.exists():
+        raise ConfigError(f"--resume: {path.parent} holds no measurement")
+    elif (before := json.loads(path.read_text())) != settings:
+        raise ConfigError(f"--resume: {path.parent} was measured with {before}, now wanted {settings}")
 
+
+def measure(args: argparse.Namespace, folder: Path) -> dict:
+    """Runs the sweep batch by batch, every mode and delay on the same worlds, and returns plain data."""
     model = load(args.checkpoint, device=args.device, threads=args.threads)
+    kinds = [(mode, delay) for mode in args.modes for delay in args.delays]
+    period, tick = 1 / SERVO_HZ, 1 / model.embodiment.control_hz
+    for first in range(args.first_seed, args.first_seed + args.seeds, BATCH):
+        seeds = range(first, min(first + BATCH, args.first_seed + args.seeds))
+        for mode, delay in kinds:
+            part = folder / f"{mode}-{delay}-{first:06d}-{len(seeds)}.npz"
+            if not part.exists():
+                sums = Sums(model.embodiment.limits, period, tick)
+                episodes(model, args, mode, delay, seeds, sums)
+                sums.save(part)
+        print(f"  worlds {seeds[0]} to {seeds[-1]}", flush=True)
     cells = []
-    for mode in args.modes:
-        for delay in [0] if mode == "sync" else args.delays:
-            loop = ClosedLoop(model, Settings(mode=mode, delay=delay, steps=args.steps))
-            loop.world.haste = args.haste
-            sums = Sums(model.embodiment.limits, 1 / loop.settings.servo_hz, loop.tick)
-            try:
-                for seed in range(args.first_seed, args.first_seed + args.seeds):
-                    episode = loop.run(Episode(args.task, seed, ""), lambda *_: None, "")
-                    sums.add(episode, loop.stats, loop.record)
-            finally:
-                loop.close()
+    for mode in MODES:
+        for delay in sorted({int(p.stem.split("-")[1]) for p in folder.glob(f"{mode}-*.npz")}):
+            sums = Sums(model.embodiment.limits, period, tick)
+            for part in sorted(folder.glob(f"{mode}-{delay}-*.npz")):
+                sums.load(part)
             cells.append({"mode": mode, "delay": delay, **sums.result()})
-            print(line(cells[-1]), flush=True)
+    ideal = next((c for c in cells if (c["mode"], c["delay"]) == ("sync", 0)), None)
+    for cell in cells if ideal else ():
+        cell["against_sync_0"] = paired(cell, ideal)
     return {
-        "schema": 1,
+        "schema": 2,
         "definition": DEFINITION,
         "task": args.task,
         "haste": args.haste,
-        "seeds": [args.first_seed, args.first_seed + args.seeds - 1],
+        "execute_ticks": args.execute or max(1, model.horizon // 2),
+        "horizon_ticks": model.horizon,
+        "tick_s": tick,
+        "first_seed": args.first_seed,
         "model": {"path": args.checkpoint, "sha256": machine.sha256(find(args.checkpoint))},
         "cells": cells,
         "servo_32_joints_us": servo_cost(),
@@ -96,66 +126,27 @@ def measure(args: argparse.Namespace) -> dict:
     }
 
 
-class Sums:
-    """Adds up the episodes of one mode and delay.
+def episodes(model, args: argparse.Namespace, mode: str, delay: int, seeds: range, sums: Sums) -> None:
+    """Runs the worlds of `seeds` in one mode and at one delay, and adds them up."""
+    from . import closed_loop  # needs the simulator
 
-    Args:
-        limits: JointLimits of the arm.
-        period: s of a servo cycle.
-        tick: s of a control tick.
-    """
-
-    def __init__(self, limits: JointLimits, period: float, tick: float):
-        self.limits, self.period, self.tick = limits, period, tick
-        self.outcomes: list[str] = []
-        self.seams: list[np.ndarray] = []  # [n] rad, largest joint
-        self.jumps: list[np.ndarray] = []  # [n, dof] rad
-        self.jerk: list[np.ndarray] = []  # [n] share of the limit
-        self.age: list[np.ndarray] = []  # [n] s
-        self.delays: dict[int, int] = {}
-        self.count = dict.fromkeys(("ticks", "starved_ticks", "late_chunks", "refused_chunks", "chunks"), 0)
-        self.limited = self.following = 0
-
-    def add(self, episode, stats: dict, record: dict[str, np.ndarray]) -> None:
-        self.outcomes.append(episode.outcome)
-        for key in self.count:
-            self.count[key] += stats[key]
-        for rows, n in stats["delay_ticks"].items():
-            self.delays[rows] = self.delays.get(rows, 0) + n
-        command, reference, chunk = record["command"], record["reference"], record["chunk"]
-        seams = np.flatnonzero((chunk[1:] != chunk[:-1]) & (chunk[1:] >= 0) & (chunk[:-1] >= 0)) + 1
-        seams = seams[seams + 1 < len(chunk)]
-        speed = np.abs(reference[seams + 1] - reference[seams])
-        jump = np.abs(command[seams] - command[seams - 1]) - speed
-        self.jumps.append(np.where(np.isfinite(jump), jump, 0.0).clip(0))
-        self.seams.append(record["seam"][seams])
-        jerk = np.abs(np.diff(command, 3, axis=0)) / self.period**3 / self.limits.jerk
-        self.jerk.append(jerk.max(1) if len(jerk) else np.zeros(0))
-        following = record["phase"] == 1
-        self.following += int(following.sum())
-        self.limited += int((following & (record["reason"] != 0)).sum())
-        self.age.append(record["obs_age"][following])
-
-    def result(self) -> dict:
-        n, good = len(self.outcomes), self.outcomes.count("success")
-        low, high = wilson(good, n)
-        per_tick = float(self.limits.velocity.max()) * self.tick
-        seam, jump, jerk, age = (np.concatenate(x) for x in (self.seams, self.jumps, self.jerk, self.age))
-        at = lambda a, q: float(np.quantile(a, q)) if a.size else 0.0  # noqa: E731
-        return {
-            "episodes": n,
-            "success": good,
-            "interval_95": [round(low, 4), round(high, 4)],
-            "outcomes": self.outcomes,
-            "seam_rad": {"p50": at(seam, 0.5), "p99": at(seam, 0.99), "max": at(seam, 1)},
-            "seam_vmax_dt": {"p50": at(seam, 0.5) / per_tick, "p99": at(seam, 0.99) / per_tick},
-            "jump_rad": {"p50": at(jump.max(1, initial=0), 0.5), "p99": at(jump.max(1, initial=0), 0.99)},
-            "jerk_share": {"p50": at(jerk, 0.5), "p99": at(jerk, 0.99), "max": at(jerk, 1)},
-            "obs_age_s": {"p50": at(age, 0.5), "p99": at(age, 0.99), "p999": at(age, 0.999)},
-            "delay_rows": {str(k): v for k, v in sorted(self.delays.items())},
-            "limited": self.limited / max(1, self.following),
-            **self.count,
-        }
+    soft = {"soft": -1} if mode == "rtc_guided_all" else {}
+    settings = closed_loop.Settings(
+        mode=mode.removesuffix("_all"),
+        servo_hz=SERVO_HZ,
+        delay=delay,
+        steps=args.steps,
+        execute=args.execute,
+        **soft,
+    )
+    loop = closed_loop.ClosedLoop(model, settings)
+    loop.world.haste = args.haste
+    try:
+        for seed in seeds:
+            episode = loop.run(closed_loop.Episode(args.task, seed, ""), lambda *_: None, "")
+            sums.add(episode, loop.stats, loop.record)
+    finally:
+        loop.close()
 
 
 class _Sway(Policy):
@@ -193,45 +184,26 @@ def servo_cost(seconds: float = 20.0) -> dict:
     return {"p50": cycle["p50"] * 1e6, "p99": cycle["p99"] * 1e6, "p999": cycle["p999"] * 1e6, "n": cycle["count"]}
 
 
-HEAD = (
-    "mode",
-    "delay",
-    "success",
-    "95 %",
-    "seam p50",
-    "p99 rad",
-    "p99 v*dt",
-    "jump p99",
-    "jerk max",
-    "age p50",
-    "p99.9",
-)
-HEAD += ("starved", "limited")
+HEAD = ("mode", "delay", "n", "success", "lost", "seam p50", "p99 rad", "p99 v*dt", "jump p99", "jerk max")
+HEAD += ("age p50", "p99", "p99.9", "starved", "limited")
 
 
 def row(c: dict) -> tuple:
-    low, high = c["interval_95"]
+    lost = c.get("against_sync_0")
     return (
         c["mode"],
         c["delay"],
+        c["episodes"],
         f"{c['success'] / c['episodes']:.1%}",
-        f"{low:.0%}-{high:.0%}",
+        f"{-lost['points']:.1f} ±{lost['half_width_95']:.1f}" if lost else "",
         f"{c['seam_rad']['p50']:.4f}",
         f"{c['seam_rad']['p99']:.4f}",
         f"{c['seam_vmax_dt']['p99']:.2f}",
         f"{c['jump_rad']['p99']:.5f}",
         f"{c['jerk_share']['max']:.2f}",
-        f"{c['obs_age_s']['p50']:.2f} s",
-        f"{c['obs_age_s']['p999']:.2f} s",
+        *(f"{c['obs_age_s'][q]:.2f} s" for q in ("p50", "p99", "p999")),
         c["starved_ticks"],
         f"{c['limited']:.1%}",
-    )
-
-
-def line(c: dict) -> str:
-    return (
-        f"  {c['mode']:<18} delay {c['delay']}  success {c['success']}/{c['episodes']}  "
-        f"seam p99 {c['seam_rad']['p99']:.4f} rad"
     )
 
 
@@ -245,8 +217,8 @@ def tell(report: dict) -> str:
     return "\n".join(
         (
             "",
-            f"task {report['task']}, worlds {report['seeds'][0]} to {report['seeds'][1]}, "
-            f"blocks {report['haste']:g} times as fast as trained",
+            f"task {report['task']}, worlds from {report['first_seed']} on, blocks {report['haste']:g} times as fast "
+            f"as trained, a new chunk every {report['execute_ticks']} of {report['horizon_ticks']} ticks",
             "",
             table([row(c) for c in report["cells"]], HEAD),
             "",
@@ -273,14 +245,11 @@ def plot(report: dict, path: Path) -> None:
         ("age p99 [s]", lambda c: c["obs_age_s"]["p99"]),
     )
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), layout="constrained")
-    delays = sorted({c["delay"] for c in report["cells"]})
     for axis, (title, value) in zip(axes, panels, strict=True):
         for mode in dict.fromkeys(c["mode"] for c in report["cells"]):
             mine = [c for c in report["cells"] if c["mode"] == mode]
-            if mode == "sync":
-                axis.plot(delays, [value(mine[0])] * len(delays), "k--", linewidth=1, label="sync (waits)")
-            else:
-                axis.plot([c["delay"] for c in mine], [value(c) for c in mine], marker="o", label=mode)
+            style = {"color": "black", "linestyle": "--"} if mode == "sync" else {}
+            axis.plot([c["delay"] for c in mine], [value(c) for c in mine], marker="o", label=mode, **style)
         axis.set_xlabel("injected delay [control ticks]")
         axis.set_title(title)
         axis.grid(True, alpha=0.25)

@@ -40,6 +40,7 @@ class Settings:
     execute: int | None = None  # control ticks between two inferences; None: half a chunk
     steps: int | None = None  # flow steps; None: as the checkpoint says
     realtime: bool = False  # threads on the machine's clock instead of virtual time
+    soft: int | None = None  # rows after the frozen ones that guidance still pulls, as in Runner; None: its default
 
 
 class Watched(Policy):
@@ -145,7 +146,8 @@ class ClosedLoop:
         self.execute = settings.execute or max(1, model.horizon // 2)
         if self.execute > model.horizon:
             raise ConfigError(f"--execute: wanted at most {model.horizon} ticks, a chunk, got {self.execute}")
-        self.session = Session(model, steps=settings.steps, frame_offsets=offsets(model, self.execute))
+        stride = max(self.execute, min(settings.delay or 0, model.horizon))  # no chunk comes before the last one
+        self.session = Session(model, steps=settings.steps, frame_offsets=offsets(model, stride))
         self.world = sim.Tabletop()
         self.tick = 1.0 / model.embodiment.control_hz  # s
         sizes = {name: (height, width) for name, height, width in model.embodiment.cameras}
@@ -189,6 +191,7 @@ class ClosedLoop:
             "mode": s.mode,
             "execute_horizon": self.execute,
             "record": max(TIME_LIMIT.values()) + 5.0,
+            **({} if s.soft is None else {"soft_ticks": s.soft}),
         }
 
     def runner(self) -> Runner | VirtualRunner:
@@ -196,8 +199,7 @@ class ClosedLoop:
         limits = self.model.embodiment.limits
         if self.settings.realtime:
             return Runner(self.policy, self.hal, limits, **self.options())
-        delay = 0 if self.settings.mode == "sync" else self.delay
-        return VirtualRunner(self.policy, self.hal, limits, delay_ticks=delay, **self.options())
+        return VirtualRunner(self.policy, self.hal, limits, delay_ticks=self.delay, **self.options())
 
     def run(self, episode: Episode, progress: Callable[[Episode, float], None], title: str) -> Episode:
         """Runs one episode to its end.

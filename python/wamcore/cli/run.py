@@ -223,7 +223,7 @@ def summarise(args: argparse.Namespace, model, loop, episodes: list, wall: float
             "control_hz": model.embodiment.control_hz,
             "servo_hz": args.control_hz,
             "mode": loop.mode,
-            "delay_ticks": None if args.realtime else 0 if loop.mode == "sync" else loop.delay,
+            "delay_ticks": None if args.realtime else loop.delay,
             "delay_source": "none" if loop.mode == "sync" or args.realtime else loop.delay_source,
             "execute_ticks": loop.execute,
             "frame_offsets": list(loop.session.frame_offsets()),
