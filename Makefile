@@ -5,6 +5,8 @@ BUILD  ?= build/cmake
 JOBS   ?= $(shell nproc)
 # What the tests compare with. CPU builds of torch suffice; say TORCH="torch==2.13.0 --index-url ..." for another source.
 TORCH  ?= torch==2.13.0
+# What the URDF reader is compared with. Its optional parts (meshes, viewers) would bring hundreds of megabytes.
+URDF_ORACLE = yourdfpy==0.0.60 trimesh lxml six
 LINTERS ?= ruff==0.17.6 clang-format==18.1.8
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -102,6 +104,7 @@ $(VENV)/.torch: $(VENV)/.ready
 $(VENV)/.test: $(VENV)/.torch $(SOURCES)
 	bash scripts/system_packages.sh render test
 	$(BIN)/python scripts/install.py sim,test
+	$(BIN)/python -m pip install --no-deps $(URDF_ORACLE)
 	touch $(VENV)/.sim $@
 
 $(VENV)/.cuda: $(VENV)/.ready scripts/cuda_tools.sh

@@ -3,6 +3,7 @@
 #include "arrays.h"
 #include "bind.h"
 #include "callback_errors.h"
+#include "wamcore/channel_policy.h"
 #include "wamcore/error.h"
 #include "wamcore/policy.h"
 
@@ -221,6 +222,25 @@ void bind_data(py::module_& m) {
       .def("dof", &Policy::dof, "Joints per row.")
       .def("frame_offsets", &Policy::frame_offsets, "Ticks, relative to the observation's, of the frames it wants.")
       .def("epoch", &Policy::epoch, "Epoch of the chunks that count now.");
+
+  using Numbers = std::vector<std::tuple<int, double, double>>;
+  py::class_<ChannelPolicy, Policy, py::smart_holder>(
+      m, "ChannelPolicy",
+      "A policy for a robot whose joints differ from the model's channels in order, unit or zero.\n\n"
+      "Args:\n    inner: the policy.\n"
+      "    actions: [(joint, scale, offset)] for each channel of its chunks: joint = scale * channel + offset.\n"
+      "    states: the same for each entry of the state that it wants.\n\n"
+      "Raises:\n    ConfigError: not every joint has one action channel.",
+      py::release_gil_before_calling_cpp_dtor())
+      .def(py::init([](std::shared_ptr<Policy> inner, const Numbers& actions, const Numbers& states) {
+             const auto channels = [](const Numbers& given) {
+               std::vector<Channel> out;
+               for (const auto& [joint, scale, offset] : given) out.push_back({joint, scale, offset});
+               return out;
+             };
+             return std::make_shared<ChannelPolicy>(std::move(inner), channels(actions), channels(states));
+           }),
+           py::arg("inner"), py::arg("actions"), py::arg("states"));
 }
 
 }  // namespace wam::bindings

@@ -11,6 +11,7 @@
 #include "keywords.h"
 #include "python_hal.h"
 #include "runner_options.h"
+#include "wamcore/fault_injector.h"
 #include "wamcore/virtual_runner.h"
 
 namespace wam::bindings {
@@ -190,12 +191,18 @@ LiveRunners& live_runners() {
   return live;
 }
 
+/// Whether a driver is written in Python, be it inside another.
+bool calls_python(const Hal& hal) {
+  if (const auto* faulty = dynamic_cast<const FaultInjector*>(&hal)) return calls_python(*faulty->inner());
+  return dynamic_cast<const PythonHal*>(&hal) != nullptr;
+}
+
 std::shared_ptr<PyRunner> make_runner(std::shared_ptr<Policy> policy, std::shared_ptr<Hal> hal, JointLimits limits,
                                       const py::kwargs& given) {
   RunnerOptions options = runner_options(given);
   const py::gil_scoped_release nogil;
   if (!options.clock) options.clock = std::make_shared<SystemClock>();
-  if (dynamic_cast<PythonHal*>(hal.get()))  // never on the servo thread
+  if (calls_python(*hal))  // never on the servo thread
     hal = std::make_shared<ProxyHal>(std::move(hal), options.clock,
                                      static_cast<uint64_t>(1e9 / std::clamp(options.control_hz, 1.0, 1e4)));
   auto runner = std::make_shared<PyRunner>(std::move(policy), std::move(hal), std::move(limits), std::move(options));

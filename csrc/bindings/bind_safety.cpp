@@ -4,6 +4,7 @@
 #include "bind.h"
 #include "keywords.h"
 #include "runner_options.h"
+#include "wamcore/kinematic_workspace.h"
 #include "wamcore/safety.h"
 
 namespace wam::bindings {
@@ -16,6 +17,7 @@ py::dict reason_counts(const std::function<uint64_t(Reason)>& count) {
 
 SafetyOptions safety_options(const py::dict& given) {
   SafetyOptions o;
+  std::shared_ptr<KinematicWorkspace> workspace;
   Keywords(given, "SafetyFilter")
       .take("period", o.period)
       .take("horizon", o.horizon)
@@ -29,7 +31,9 @@ SafetyOptions safety_options(const py::dict& given) {
       .take("hold_braking", o.hold_braking)
       .take("standstill", o.standstill)
       .take("seed_slack", o.seed_slack)
+      .take("workspace", workspace)
       .finish();
+  o.workspace = std::move(workspace);
   return o;
 }
 
@@ -62,9 +66,104 @@ JointLimits make_limits(std::vector<std::string> names, const Doubles& low, cons
   return limits;
 }
 
+LinkFrame make_frame(const py::handle& given) {
+  LinkFrame f;
+  std::string motion = "fixed";
+  Keywords(given.cast<py::dict>(), "Workspace: frames")
+      .take("parent", f.parent)
+      .take("position", f.position)
+      .take("rotation", f.rotation)
+      .take("motion", motion)
+      .take("joint", f.joint)
+      .take("axis", f.axis)
+      .take("scale", f.scale)
+      .take("offset", f.offset)
+      .finish();
+  if (motion != "fixed" && motion != "hinge" && motion != "slide")
+    throw ConfigError("Workspace: frames: motion wants 'fixed', 'hinge' or 'slide', got '" + motion + "'");
+  f.motion = motion == "hinge" ? Motion::hinge : motion == "slide" ? Motion::slide : Motion::fixed;
+  return f;
+}
+
+BodySphere make_sphere(const py::handle& given) {
+  BodySphere s;
+  Keywords(given.cast<py::dict>(), "Workspace: spheres")
+      .take("frame", s.frame)
+      .take("centre", s.centre)
+      .take("radius", s.radius)
+      .finish();
+  return s;
+}
+
+Region make_region(const py::handle& given) {
+  static const std::map<std::string, RegionShape> shapes = {{"half_space", RegionShape::half_space},
+                                                            {"box", RegionShape::box},
+                                                            {"cylinder", RegionShape::cylinder},
+                                                            {"sphere", RegionShape::sphere}};
+  Region r;
+  std::string shape = "box";
+  std::vector<double> size;
+  Keywords(given.cast<py::dict>(), "Workspace: regions")
+      .take("shape", shape)
+      .take("keep_out", r.keep_out)
+      .take("centre", r.centre)
+      .take("rotation", r.rotation)
+      .take("size", size)
+      .finish();
+  const auto found = shapes.find(shape);
+  if (found == shapes.end() || size.size() > r.size.size())
+    throw ConfigError("Workspace: regions: wanted 'half_space', 'box', 'cylinder' or 'sphere', got '" + shape + "'");
+  r.shape = found->second;
+  std::copy(size.begin(), size.end(), r.size.begin());
+  return r;
+}
+
+std::shared_ptr<KinematicWorkspace> make_workspace(int dof, const py::list& frames, const py::list& spheres,
+                                                   const py::list& regions, double margin) {
+  WorkspaceOptions o{.dof = dof, .margin = margin};
+  for (const py::handle& one : frames) o.frames.push_back(make_frame(one));
+  for (const py::handle& one : spheres) o.spheres.push_back(make_sphere(one));
+  for (const py::handle& one : regions) o.regions.push_back(make_region(one));
+  return std::make_shared<KinematicWorkspace>(std::move(o));
+}
+
+void bind_workspace(py::module_& m) {
+  py::class_<KinematicWorkspace, py::smart_holder>(
+      m, "Workspace",
+      "Where a robot may be: every sphere on it stays inside or outside convex regions. Computed in C++.\n\n"
+      "Args:\n    dof: joints.\n"
+      "    frames: [{parent: number of an earlier frame or -1, position: m [3], rotation: quaternion w x y z,\n"
+      "        motion: 'fixed', 'hinge' or 'slide', joint: number or -1, axis: [3], scale, offset}].\n"
+      "    spheres: [{frame: number, centre: m [3], radius: m}].\n"
+      "    regions: [{shape: 'half_space', 'box', 'cylinder' or 'sphere', keep_out: bool, centre: m [3],\n"
+      "        rotation: quaternion w x y z, size: m; half edges, (radius, half height) or (radius,)}].\n"
+      "    margin: m that the spheres keep away from every border.\n\n"
+      "Raises:\n    ConfigError: numbers that do not fit together.")
+      .def(py::init(&make_workspace), py::arg("dof"), py::arg("frames"), py::arg("spheres"), py::arg("regions"),
+           py::arg("margin") = 0.01)
+      .def(
+          "allows",
+          [](const KinematicWorkspace& w, const Doubles& q) { return w.allows(to_vector(q, "Workspace.allows: q")); },
+          py::arg("q"), "Whether the joints may be at q, float64 [dof] rad.")
+      .def(
+          "clearance",
+          [](const KinematicWorkspace& w, const Doubles& q) {
+            return w.clearance(to_vector(q, "Workspace.clearance: q"));
+          },
+          py::arg("q"), "Smallest distance from what is forbidden, less the margin, m; negative: q is forbidden.")
+      .def(
+          "centres",
+          [](const KinematicWorkspace& w, const Doubles& q) {
+            const std::vector<double> c = w.centres(to_vector(q, "Workspace.centres: q"));
+            return to_array(c, {static_cast<py::ssize_t>(c.size() / 3), 3});
+          },
+          py::arg("q"), "Where the spheres are, float64 [spheres, 3] m.");
+}
+
 }  // namespace
 
 void bind_safety(py::module_& m) {
+  bind_workspace(m);
   py::class_<JointLimits>(m, "JointLimits",
                           "What each joint may do.\n\n"
                           "Args:\n    names: [dof] joint names, in the robot's order.\n"
@@ -99,7 +198,7 @@ void bind_safety(py::module_& m) {
       "The last word before the robot; not a certified safety function. A Runner has its own.\n\n"
       "Args:\n    limits: JointLimits.\n    options: period (s), horizon, dt (s), max_obs_age (s),\n"
       "        first_step_time (s), max_first_step ([dof] rad), range_slack (rad), soft_margin (rad), hold_time (s),\n"
-      "        hold_braking, standstill (rad/s), seed_slack (rad); see wamcore/safety.h.\n\n"
+      "        hold_braking, standstill (rad/s), seed_slack (rad), workspace; see wamcore/safety.h.\n\n"
       "Raises:\n    ConfigError: limits or options are unusable.")
       .def(py::init([](JointLimits limits, const py::kwargs& options) {
              return std::make_unique<Filter>(std::move(limits), safety_options(options));

@@ -32,6 +32,7 @@ PYBIND11_MODULE(_core, m) {
   wam::bindings::bind_io(m);
   wam::bindings::bind_session(m);
   wam::bindings::bind_hal(m);
+  wam::bindings::bind_drivers(m);
   wam::bindings::bind_safety(m);
   wam::bindings::bind_runner(m);
   m.def("cpu_isa", wam::cpu_isa,

@@ -12,6 +12,7 @@ try:
         REASONS,
         ActionChunk,
         CameraInfo,
+        ChannelPolicy,
         Clock,
         Command,
         ConfigError,
@@ -41,6 +42,7 @@ try:
         SystemClock,
         VirtualRunner,
         WeightError,
+        Workspace,
         __version__,
         observe,
     )
@@ -55,12 +57,14 @@ except ModuleNotFoundError as e:
 from . import hal
 from .loading import bundled, load
 from .record import FlightRecord, read_record
+from .robot import RobotProfile, read_robot
 
 __all__ = [
     "PHASES",
     "REASONS",
     "ActionChunk",
     "CameraInfo",
+    "ChannelPolicy",
     "Clock",
     "Command",
     "ConfigError",
@@ -81,6 +85,7 @@ __all__ = [
     "Observation",
     "Policy",
     "RobotError",
+    "RobotProfile",
     "Runner",
     "SafetyFilter",
     "Session",
@@ -91,10 +96,12 @@ __all__ = [
     "SystemClock",
     "VirtualRunner",
     "WeightError",
+    "Workspace",
     "__version__",
     "bundled",
     "hal",
     "load",
     "observe",
     "read_record",
+    "read_robot",
 ]

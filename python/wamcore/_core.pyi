@@ -67,6 +67,14 @@ class Policy:
     def frame_offsets(self) -> list[int]: ...
     def epoch(self) -> int: ...
 
+class ChannelPolicy(Policy):
+    def __init__(
+        self,
+        inner: Policy,
+        actions: Sequence[tuple[int, float, float]],
+        states: Sequence[tuple[int, float, float]],
+    ) -> None: ...
+
 def cpu_isa() -> str: ...
 def check_config(path: str) -> None: ...
 
@@ -189,6 +197,19 @@ class JointLimits:
     @property
     def jerk(self) -> NDArray[np.float64]: ...
 
+class Workspace:
+    def __init__(
+        self,
+        dof: int,
+        frames: Sequence[Mapping[str, Any]],
+        spheres: Sequence[Mapping[str, Any]],
+        regions: Sequence[Mapping[str, Any]],
+        margin: float = 0.01,
+    ) -> None: ...
+    def allows(self, q: ArrayLike) -> bool: ...
+    def clearance(self, q: ArrayLike) -> float: ...
+    def centres(self, q: ArrayLike) -> NDArray[np.float64]: ...
+
 class SafetyFilter:
     def __init__(
         self,
@@ -206,6 +227,7 @@ class SafetyFilter:
         hold_braking: float = 0.5,
         standstill: float = 0.02,
         seed_slack: float = 0.005,
+        workspace: Workspace = ...,
     ) -> None: ...
     def seed(self, measured: ArrayLike) -> bool: ...
     def vet(self, chunk: ActionChunk) -> str: ...
@@ -368,6 +390,45 @@ class MockHal(Hal):
     def active(self) -> bool: ...
     @property
     def stops(self) -> int: ...
+
+class FaultInjector(Hal):
+    def __init__(self, inner: Hal, clock: Clock | None = None, seed: int = 0) -> None: ...
+    def inject(
+        self,
+        call: str,
+        kind: str = "answer",
+        *,
+        start: int = 0,
+        count: int = ...,
+        probability: float = 1.0,
+        status: Status = ...,
+        ticks: int = 1,
+        seconds: float = 0.0,
+        joint: int = -1,
+        value: float = 0.0,
+    ) -> None: ...
+    def struck(self, call: str) -> int: ...
+    @property
+    def inner(self) -> Hal: ...
+
+class ReplayHal(Hal):
+    def __init__(
+        self,
+        joints: Sequence[str],
+        t_ns: ArrayLike,
+        measured: ArrayLike,
+        command: ArrayLike,
+        *,
+        clock: Clock | None = None,
+        cameras: Sequence[CameraInfo] = ...,
+        tolerance: float = ...,
+    ) -> None: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def compared(self) -> int: ...
+    @property
+    def deviation(self) -> float: ...
 
 class _Runner:
     def start(self) -> None: ...

@@ -48,23 +48,14 @@ def load(
         device: "auto", "cpu", "cpu-ops" (the plain loop over operations that "cpu" is compared with), "cuda" or
             "cuda:N".
         threads: how many to compute with; 0 for all cores.
-<<<<<<< HEAD
-        check_finite: read every weight first and refuse NaN and infinity.
+        check_finite: refuse NaN and infinity in every tensor before anything else is done; without it a weight that is
+            not finite is an error when the model comes to it.
         dtype: what the transformer's large products are computed in. "auto": float32 on a CPU, bfloat16 on a GPU;
             or "float32", "bfloat16", "fp8", "int8". Model.dtype says what runs.
 
     Raises:
         ConfigError: there is no such model, or its configuration is not usable.
-        WeightError: a weight file is malformed or does not fit the configuration.
-        DeviceError: the device is missing, or does not have this dtype.
-=======
-        check_finite: refuse NaN and infinity in every tensor before anything else is done; without it a weight that is
-            not finite is an error when the model comes to it.
-
-    Raises:
-        ConfigError: there is no such model, or its configuration is not usable.
         WeightError: a weight file is malformed, does not fit the configuration or holds NaN or infinity.
-        DeviceError: the device is missing.
->>>>>>> c38b791 (wip)
+        DeviceError: the device is missing, or does not have this dtype.
     """
     return Model.load(str(find(model)), device=device, threads=threads, check_finite=check_finite, dtype=dtype)

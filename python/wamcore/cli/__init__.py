@@ -12,6 +12,7 @@ from .. import __version__, _core
 
 COMMANDS = {
     "run": "drive the simulated arm with a model, in closed loop",
+    "drive": "move the robot of a robot.toml with a model",
     "inspect": "what the flight record of a run holds",
     "info": "what is in a checkpoint",
     "doctor": "what this machine and this installation can do",

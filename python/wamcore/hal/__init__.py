@@ -1,10 +1,11 @@
 """Robot drivers that come with the package. `MuJoCo` is imported on first use: it needs the extra `wamcore[sim]`."""
 
-from .._core import MockHal
+from .._core import FaultInjector, MockHal, ReplayHal
 from .._core import load_hal as load
 from .lerobot import LeRobot
+from .replay import replay
 
-__all__ = ["LeRobot", "MockHal", "MuJoCo", "load"]
+__all__ = ["FaultInjector", "LeRobot", "MockHal", "MuJoCo", "ReplayHal", "load", "replay"]
 
 
 def __getattr__(name: str):

@@ -1,0 +1,254 @@
+"""robot.toml: what a robot may do, how a model's channels map to its joints, and which driver moves it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import _core
+from .._core import ChannelPolicy, Clock, ConfigError, Hal, JointLimits, Policy, Workspace
+from .description import Description, Joint, read_description
+from .table import Table, read_table
+from .units import Units, read_units
+from .workspace import read_workspace
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Which driver moves the robot; see `RobotProfile.open_driver`."""
+
+    kind: str = "mock"
+    library: Path | None = None
+    name: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RobotProfile:
+    """A robot as its robot.toml describes it.
+
+    Attributes:
+        path: the file.
+        name: of the robot.
+        description: what its URDF or MJCF file says.
+        limits: JointLimits in the robot's order, rad (m for sliding joints).
+        grippers: for the `grippers` option of Runner.
+        actions, states: for each channel of the model (joint, scale, offset): joint = scale * channel + offset.
+        workspace: where the safety filter lets it be; None = everywhere within the limits.
+        driver: which one moves it.
+    """
+
+    path: Path
+    name: str
+    description: Description
+    limits: JointLimits
+    grippers: list[dict[str, Any]]
+    actions: list[tuple[int, float, float]]
+    states: list[tuple[int, float, float]]
+    workspace: Workspace | None
+    driver: Driver
+
+    def runner_options(self) -> dict[str, Any]:
+        """Keyword arguments for Runner and VirtualRunner."""
+        safety = {} if self.workspace is None else {"workspace": self.workspace}
+        return {"grippers": self.grippers, "parameters": self.driver.parameters, "safety": safety}
+
+    def policy(self, inner: Policy) -> Policy:
+        """A policy that speaks of this robot's joints, in their order and units.
+
+        Args:
+            inner: the model's Session, or another Policy with the channels that the file names.
+
+        Raises:
+            ConfigError: it has another number of channels.
+        """
+        return ChannelPolicy(inner, self.actions, self.states)
+
+    def open_driver(self, clock: Clock | None = None, cameras: list[_core.CameraInfo] | None = None) -> Hal:
+        """The driver that the file names, not yet configured.
+
+        Args:
+            clock: the runner's clock; for "mock" only.
+            cameras: what a mock robot shall show.
+
+        Raises:
+            ConfigError, RobotError: it cannot be had.
+        """
+        from .. import hal
+
+        if self.driver.kind == "library":
+            return hal.load(str(self.driver.library), self.driver.name)
+        if self.driver.kind == "mujoco":
+            return hal.MuJoCo(self.description.path, joints=list(self.limits.names))
+        middle = (self.limits.position_min + self.limits.position_max) / 2
+        return hal.MockHal(clock, joints=list(self.limits.names), cameras=cameras or [], start=middle)
+
+
+def read_robot(path: str | Path) -> RobotProfile:
+    """Reads a robot.toml; docs/robot.md has the keys.
+
+    Args:
+        path: the file. Paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: a key is unknown, missing or contradictory, or a limit is wider than the description's.
+    """
+    return _Reader(read_table(Path(path))).read()
+
+
+class _Reader:
+    def __init__(self, top: Table):
+        self.top = top
+
+    def read(self) -> RobotProfile:
+        top = self.top
+        if (schema := top.take("schema", f"{SCHEMA}")) != SCHEMA:
+            top.refuse("schema", f"{SCHEMA}, the format this version reads", repr(schema))
+        name = top.text("name")
+        self.description = read_description(
+            top.file.parent / top.text("description", "the path of a URDF or MJCF file")
+        )
+        units = top.table("units")
+        self.units = read_units(units)
+        units.finish()
+        limits = self.limits()
+        self.names = list(limits.names)
+        grippers, ends = self.grippers()
+        actions, states = self.channels(ends)
+        workspace = read_workspace(top.table("workspace"), self.description, self.names, self.units)
+        driver = self.driver()
+        top.finish()
+        return RobotProfile(top.file, name, self.description, limits, grippers, actions, states, workspace, driver)
+
+    # --- joints
+
+    def limits(self) -> JointLimits:
+        if not self.top.has("joints"):
+            self.top.refuse("joints", "a list of joints in the robot's order", "nothing")
+        tables = self.top.tables("joints")
+        rows: dict[str, list[float]] = {}
+        for table in tables:
+            name = table.text("name", "the name of a joint of the description")
+            if name in rows:
+                table.refuse("name", "every joint once", f"'{name}' again")
+            rows[name] = self.joint(table, name)
+        held = self.top.values.pop("held", [])
+        moving = {n for n, j in self.description.joints.items() if j.follows is None}
+        if not isinstance(held, list) or not set(map(str, held)) <= moving - set(rows):
+            self.top.refuse("held", "names of joints that are not in `joints`", repr(held))
+        if left := sorted(moving - set(rows) - set(held)):
+            self.top.refuse(
+                "joints", f"every joint of {self.description.path.name} here or in `held`", f"none of {left}"
+            )
+        columns = [list(column) for column in zip(*rows.values(), strict=True)]
+        try:
+            return JointLimits(list(rows), *columns)
+        except ConfigError as e:
+            raise ConfigError(f"read_robot: {self.top.file}: {e}") from e
+
+    def joint(self, table: Table, name: str) -> list[float]:
+        """[position_min, position_max, velocity, acceleration, jerk] of a joint, in rad or m."""
+        stated = self.described(table, name)
+        unit = self.units.of(stated.kind)
+        word = self.units.word(stated.kind)
+        low, high, speed = stated.position_min, stated.position_max, stated.velocity
+        if table.has("position"):
+            low, high = (v * unit for v in table.numbers("position", 2, f"[from, to] in {word}"))
+        elif math.isinf(low):
+            table.refuse("position", f"[from, to] in {word}, since the description states no limits", "nothing")
+        if table.has("velocity") or math.isinf(speed):
+            speed = unit * table.number("velocity", f"a positive number of {word}/s", positive=True)
+        acceleration = unit * table.number("acceleration", f"a positive number of {word}/s^2", positive=True)
+        jerk = unit * table.number("jerk", f"a positive number of {word}/s^3", positive=True)
+        wider = table.flag("wider_than_description")
+        table.finish()
+        if not low < high:
+            table.refuse("position", "two numbers, the first below the second", f"[{low / unit:g}, {high / unit:g}]")
+        own = (stated.position_min, stated.position_max)
+        outside = low < own[0] - 1e-9 or high > own[1] + 1e-9
+        if outside and not wider:
+            said = f"[{own[0] / unit:g}, {own[1] / unit:g}] {word}"
+            table.refuse("position", f"limits within the description's {said} or wider_than_description = true",
+                         f"[{low / unit:g}, {high / unit:g}] {word}")  # fmt: skip
+        fast = speed > stated.velocity * (1 + 1e-9)
+        if fast and not wider:
+            table.refuse("velocity", f"at most the description's {stated.velocity / unit:g} {word}/s or "
+                         "wider_than_description = true", f"{speed / unit:g} {word}/s")  # fmt: skip
+        if wider and not outside and not fast:
+            table.refuse("wider_than_description", "it only where a limit is wider", "limits within the description's")
+        return [low, high, speed, acceleration, jerk]
+
+    def described(self, table: Table, name: str) -> Joint:
+        stated = self.description.joints.get(name)
+        if stated is None:
+            table.refuse("name", f"one of {sorted(self.description.joints)}", repr(name))
+        if stated.follows is not None:
+            table.refuse("name", "a joint that moves by itself", f"'{name}', which mimics '{stated.follows}'")
+        return stated
+
+    def number_of(self, table: Table, key: str) -> int:
+        name = table.text(key, "the name of a joint")
+        if name not in self.names:
+            table.refuse(key, f"one of {self.names}", repr(name))
+        return self.names.index(name)
+
+    # --- what the model speaks
+
+    def grippers(self) -> tuple[list[dict[str, Any]], dict[int, tuple[float, float]]]:
+        """Grippers for the runner, and for each joint of one the model's channel as (scale, offset)."""
+        out, maps = [], {}
+        for table in self.top.tables("grippers"):
+            j = self.number_of(table, "joint")
+            if j in maps:
+                table.refuse("joint", "every gripper once", f"'{self.names[j]}' again")
+            unit = self.units.of(self.description.joints[self.names[j]].kind)
+            ends = [unit * table.number(key) for key in ("open", "closed")]
+            says = [table.number(key, "what the model says for it") for key in ("model_open", "model_closed")]
+            if says[0] == says[1] or ends[0] == ends[1]:
+                table.refuse("", "different numbers for open and closed", f"{ends} and {says}")
+            scale = (ends[1] - ends[0]) / (says[1] - says[0])
+            maps[j] = (scale, ends[0] - scale * says[0])
+            entry = {"joint": j, "open": ends[0], "closed": ends[1]}
+            if table.has("hysteresis"):
+                entry["hysteresis"] = table.number("hysteresis", "a share from 0 to 1")
+            table.finish()
+            out.append(entry)
+        return out, maps
+
+    def channels(self, ends: dict[int, tuple[float, float]]) -> tuple[list, list]:
+        table = self.top.table("channels")
+        units = read_units(table) if table.values else Units()
+        wanted = "names of joints in the order of the model's channels"
+        action = table.texts("actions", wanted) if table.has("actions") else self.names
+        state = table.texts("states", wanted) if table.has("states") else action
+        table.finish()
+        if sorted(action) != sorted(self.names):
+            table.refuse("actions", f"every joint once, {sorted(self.names)}", repr(action))
+        for name in state:
+            if name not in self.names:
+                table.refuse("states", f"some of {self.names}", repr(name))
+        scales = {n: ends.get(j, (units.of(self.description.joints[n].kind), 0.0)) for j, n in enumerate(self.names)}
+        maps = [[(self.names.index(n), *scales[n]) for n in names] for names in (action, state)]
+        return maps[0], maps[1]
+
+    # --- what moves it
+
+    def driver(self) -> Driver:
+        table = self.top.table("driver")
+        if not table.values:
+            return Driver()
+        kind = table.text("kind", choices=("mock", "mujoco", "library"))
+        library = (
+            self.top.file.parent / table.text("library", "the path of a shared library") if kind == "library" else None
+        )
+        name = table.text("name") if kind == "library" and table.has("name") else ""
+        parameters = table.table("parameters").values
+        for key, value in parameters.items():
+            if not isinstance(value, str):
+                table.refuse(f"parameters.{key}", "a text", repr(value))
+        table.finish()
+        return Driver(kind, library, name, parameters)
