@@ -19,6 +19,16 @@ int WeightTable::add(const std::string& name, Shape shape, WeightUse use) {
   return it->second;
 }
 
+void WeightTable::join(std::initializer_list<int> ids) {
+  int before = -1;
+  for (const int id : ids) {
+    if (id < 0) continue;
+    WeightSpec& spec = specs_[static_cast<size_t>(id)];
+    if (before >= 0 && spec.after != before) spec.after = before;  // plans that are made later write nothing
+    before = id;
+  }
+}
+
 namespace {
 
 Tensor packed_conv(const WeightSpec& spec, const Tensor& raw, uint32_t& live) {

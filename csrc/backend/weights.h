@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -15,6 +16,7 @@ namespace wam {
 /// How a weight is used, which decides how a backend lays it out.
 enum class WeightUse : uint8_t {
   matrix,             // [out, in], a torch Linear (or a convolution flattened to it)
+  layer_matrix,       // the same, of a layer's large product: what a backend quantises if it quantises
   matrix_transposed,  // [in, out], y = x W
   conv,               // [out, in, rows, cols] or [out, in, time, rows, cols]
   vector,             // read as it is
@@ -23,12 +25,16 @@ struct WeightSpec {
   std::string name;  // the checkpoint's key
   Shape shape;       // as in the checkpoint
   WeightUse use = WeightUse::vector;
+  int after = -1;  // id of the weight whose rows come before this one's; -1: none
 };
 
 /// Every weight that the plans of one model use, by the checkpoint's key. Ids are stable, names unique.
 class WeightTable {
  public:
   int add(const std::string& name, Shape shape, WeightUse use);  // the same name again gives the same id
+  /// Says that one product serves these matrices (or is given these biases): a backend that has such a product lays
+  /// their rows out one after another. Ids below 0 are left out.
+  void join(std::initializer_list<int> ids);
   const std::vector<WeightSpec>& specs() const { return specs_; }
 
  private:

@@ -27,6 +27,10 @@ class Builder {
   WeightId matrix(const std::string& name, int64_t out, int64_t in) {
     return weight(name, {out, in}, WeightUse::matrix);
   }
+  WeightId layer_matrix(const std::string& name, int64_t out, int64_t in) {
+    return weight(name, {out, in}, WeightUse::layer_matrix);
+  }
+  void join(std::initializer_list<WeightId> ids) { weights_.join(ids); }
   void emit(const std::string& label, Node node) {
     plan_.nodes.push_back(std::move(node));
     plan_.labels.push_back(label);

@@ -164,10 +164,11 @@ SelfAttentionPart attention_part(Builder& b, const Stream& s, int64_t layer) {
   const std::string key = block_key(e, layer) + "self_attn.";
   SelfAttentionPart part{
       .hidden = s.hidden, .z = s.z, .modulation = s.modulation, .time_row = s.time_row, .begin = s.begin};
-  part.wq = b.matrix(key + "q.weight", inner, e.dim), part.bq = b.weight(key + "q.bias", {inner});
-  part.wk = b.matrix(key + "k.weight", inner, e.dim), part.bk = b.weight(key + "k.bias", {inner});
-  part.wv = b.matrix(key + "v.weight", inner, e.dim), part.bv = b.weight(key + "v.bias", {inner});
-  part.wo = b.matrix(key + "o.weight", e.dim, inner), part.bo = b.weight(key + "o.bias", {e.dim});
+  part.wq = b.layer_matrix(key + "q.weight", inner, e.dim), part.bq = b.weight(key + "q.bias", {inner});
+  part.wk = b.layer_matrix(key + "k.weight", inner, e.dim), part.bk = b.weight(key + "k.bias", {inner});
+  part.wv = b.layer_matrix(key + "v.weight", inner, e.dim), part.bv = b.weight(key + "v.bias", {inner});
+  part.wo = b.layer_matrix(key + "o.weight", e.dim, inner), part.bo = b.weight(key + "o.bias", {e.dim});
+  b.join({part.wq, part.wk, part.wv}), b.join({part.bq, part.bk, part.bv});
   part.norm_q = b.weight(key + "norm_q.weight", {inner});
   part.norm_k = b.weight(key + "norm_k.weight", {inner});
   return part;
@@ -188,8 +189,8 @@ void cross_attention(Builder& b, const Stream& s, const Shared& shared, int64_t 
                        .out = rows_of(shared.out, s.begin, s.tokens)};
   n.norm_weight = b.weight(block + "norm3.weight", {e.dim});
   n.norm_bias = b.weight(block + "norm3.bias", {e.dim});
-  n.wq = b.matrix(key + "q.weight", inner, e.dim), n.bq = b.weight(key + "q.bias", {inner});
-  n.wo = b.matrix(key + "o.weight", e.dim, inner), n.bo = b.weight(key + "o.bias", {e.dim});
+  n.wq = b.layer_matrix(key + "q.weight", inner, e.dim), n.bq = b.weight(key + "q.bias", {inner});
+  n.wo = b.layer_matrix(key + "o.weight", e.dim, inner), n.bo = b.weight(key + "o.bias", {e.dim});
   n.norm_q = b.weight(key + "norm_q.weight", {inner});
   n.groups = groups;
   b.emit(block + "cross", std::move(n));
@@ -200,8 +201,8 @@ void feed_forward(Builder& b, const Stream& s, int64_t layer) {
   const std::string block = block_key(e, layer), key = block + "ffn.";
   FeedForwardNode n{
       .hidden = s.hidden, .z = s.z, .up = s.up, .modulation = s.modulation, .time_row = s.time_row, .eps = e.eps};
-  n.w1 = b.matrix(key + "0.weight", e.ffn_dim, e.dim), n.b1 = b.weight(key + "0.bias", {e.ffn_dim});
-  n.w2 = b.matrix(key + "2.weight", e.dim, e.ffn_dim), n.b2 = b.weight(key + "2.bias", {e.dim});
+  n.w1 = b.layer_matrix(key + "0.weight", e.ffn_dim, e.dim), n.b1 = b.weight(key + "0.bias", {e.ffn_dim});
+  n.w2 = b.layer_matrix(key + "2.weight", e.dim, e.ffn_dim), n.b2 = b.weight(key + "2.bias", {e.dim});
   b.emit(block + "ffn", std::move(n));
 }
 

@@ -20,6 +20,7 @@ void context_kv(Builder& b, const ExpertSpec& e, int expert, int group, const Co
     n.bk = b.weight(key + "k" + c.suffix + ".bias", {inner});
     n.wv = b.matrix(key + "v" + c.suffix + ".weight", inner, e.dim);
     n.bv = b.weight(key + "v" + c.suffix + ".bias", {inner});
+    b.join({n.wk, n.wv}), b.join({n.bk, n.bv});
     n.norm_k = b.weight(key + "norm_k" + c.suffix + ".weight", {inner});
     b.emit(key + "context" + c.suffix, std::move(n));
   }

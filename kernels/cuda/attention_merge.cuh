@@ -32,8 +32,10 @@ __global__ __launch_bounds__(threads) void attention_merge_kernel(const __grid_c
     out[3] += share * part.w;
   }
   const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
-  *reinterpret_cast<uint2*>(p.out + b * p.out_batch + row * p.ldo + head * p.head_dim + at) =
-      make_uint2(pack_bf16(out[0] * inverse, out[1] * inverse), pack_bf16(out[2] * inverse, out[3] * inverse));
+  uint2 v = make_uint2(pack_bf16(out[0] * inverse, out[1] * inverse), pack_bf16(out[2] * inverse, out[3] * inverse));
+  uint2* const to = reinterpret_cast<uint2*>(p.out + b * p.out_batch + row * p.ldo + head * p.head_dim + at);
+  if (p.add) v = make_uint2(add_bf16(v.x, to->x), add_bf16(v.y, to->y));
+  *to = v;
   if (p.lse && at == 0) p.lse[(b * p.heads + head) * p.rows + row] = total > 0.0f ? top + logf(total) : -INFINITY;
 }
 

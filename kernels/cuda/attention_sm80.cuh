@@ -29,7 +29,10 @@ template <>
 struct AttentionTileOf<128> : AttentionTile<128, 64, 4, 1> {};
 template <>
 struct AttentionTileOf<64> : AttentionTile<64, 64, 4, 2> {};
-inline constexpr int kAttentionBlocksPerSm = 2;
+template <class Tile, bool sm90>
+constexpr bool is_declared = attention_tile(sm90, Tile::head_dim).query_rows == Tile::query_rows &&
+                             attention_tile(sm90, Tile::head_dim).key_rows == Tile::key_rows;
+static_assert(is_declared<AttentionTileOf<128>, false> && is_declared<AttentionTileOf<64>, false>);
 
 /// Copies `rows` rows of a head to a swizzled tile; rows from `valid` on become zeros.
 template <class Tile, int rows>
@@ -117,9 +120,15 @@ __device__ __forceinline__ void store_rows(const AttentionParams& p, const Softm
   bf16* out = p.out + at.batch * p.out_batch + at.queries.first_row * p.ldo + at.head * Tile::head_dim;
   for (int i = lane; i < rows * Tile::chunks; i += 32) {
     const int row = first + i / Tile::chunks, chunk = i % Tile::chunks;
-    if (row < at.queries.rows)
-      *reinterpret_cast<uint4*>(out + row * p.ldo + chunk * 8) =
-          *reinterpret_cast<const uint4*>(staging + swizzled<Tile::chunks>(row, chunk) * 8);
+    if (row >= at.queries.rows) continue;
+    uint4 v = *reinterpret_cast<const uint4*>(staging + swizzled<Tile::chunks>(row, chunk) * 8);
+    uint4* const to = reinterpret_cast<uint4*>(out + row * p.ldo + chunk * 8);
+    if (p.add) {
+      const uint4 before = *to;
+      v = make_uint4(add_bf16(v.x, before.x), add_bf16(v.y, before.y), add_bf16(v.z, before.z),
+                     add_bf16(v.w, before.w));
+    }
+    *to = v;
   }
 }
 

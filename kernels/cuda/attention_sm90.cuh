@@ -166,9 +166,11 @@ __device__ __forceinline__ void store_fragments(const AttentionParams& p, const 
     const float inverse = state.sum[0][i] > 0.0f ? 1.0f / state.sum[0][i] : 0.0f;
     bf16* out = p.out + at.batch * p.out_batch + query * p.ldo + at.head * Tile::head_dim + lane % 4 * 2;
     WAM_UNROLL
-    for (int d = 0; d < Tile::head_dim / 8; ++d)
-      *reinterpret_cast<bf16x2*>(out + d * 8) =
-          pack_bf16(state.out[0][d][2 * i] * inverse, state.out[0][d][2 * i + 1] * inverse);
+    for (int d = 0; d < Tile::head_dim / 8; ++d) {
+      const bf16x2 v = pack_bf16(state.out[0][d][2 * i] * inverse, state.out[0][d][2 * i + 1] * inverse);
+      bf16x2* const to = reinterpret_cast<bf16x2*>(out + d * 8);
+      *to = p.add ? add_bf16(v, *to) : v;
+    }
   }
 }
 

@@ -46,6 +46,11 @@ __device__ __forceinline__ bf16x2 pack_bf16(float low, float high) {
 #endif
 }
 
+/// Both halves of each summed in float32.
+__device__ __forceinline__ bf16x2 add_bf16(bf16x2 a, bf16x2 b) {
+  return pack_bf16(low_float(a) + low_float(b), high_float(a) + high_float(b));
+}
+
 /// 2^x, to about two units in the last place; values under 2^-126 become 0.
 __device__ __forceinline__ float exp2_fast(float x) {
 #if defined(__CUDA_ARCH__)

@@ -27,7 +27,12 @@ __device__ __forceinline__ float2 finish_pair(const GemmParams& p, int64_t row, 
     high = gelu_tanh(high);
   }
   if constexpr (epilogue == GemmEpilogue::gate_residual) {
-    const float2 gate = *reinterpret_cast<const float2*>(p.gate + (p.gate_row ? p.gate_row[row] : 0) * p.ldg + col);
+    float2 gate = *reinterpret_cast<const float2*>(p.gate + (p.gate_row ? p.gate_row[row] : 0) * p.ldg + col);
+    if (p.gate_base) {
+      const float2 base = *reinterpret_cast<const float2*>(p.gate_base + col);
+      gate.x += base.x;
+      gate.y += base.y;
+    }
     const bf16x2 residual = *reinterpret_cast<const bf16x2*>(p.residual + row * p.ldr + col);
     low = low_float(residual) + gate.x * low;
     high = high_float(residual) + gate.y * high;
@@ -39,14 +44,14 @@ __device__ __forceinline__ float2 finish_pair(const GemmParams& p, int64_t row, 
 /// together.
 template <GemmEpilogue epilogue>
 __device__ __forceinline__ void store_stripe(const GemmParams& p, int64_t row, int64_t col, const float (*sums)[4]) {
-  const int lane = int(threadIdx.x) % 32, third = p.n / 3;
-  const int part = epilogue == GemmEpilogue::qkv ? int(col / third) : 0;
+  const int lane = int(threadIdx.x) % 32, width = epilogue == GemmEpilogue::qkv ? p.n / p.parts : 0;
+  const int part = epilogue == GemmEpilogue::qkv ? int(col / width) : 0;
   WAM_UNROLL
   for (int i = 0; i < 2; ++i) {
     const int64_t r = row + 8 * i;
     bf16* y = p.y + r * p.ldy;
     if constexpr (epilogue == GemmEpilogue::qkv)
-      y = p.part[part < 3 ? part : 0] + r * p.ld_part[part < 3 ? part : 0] - part * third;
+      y = p.part[part < p.parts ? part : 0] + r * p.ld_part[part < p.parts ? part : 0] - part * width;
     float square = 0.0f;
     WAM_UNROLL
     for (int block = 0; block < kSquareStripe / 8; ++block) {
@@ -60,8 +65,8 @@ __device__ __forceinline__ void store_stripe(const GemmParams& p, int64_t row, i
     }
     if constexpr (epilogue == GemmEpilogue::qkv) {
       square = sum_over_lanes<4>(square);
-      if (p.square && part < 2 && lane % 4 == 0 && r < p.m)
-        p.square[(r * 2 + part) * (third / kSquareStripe) + (col - part * third) / kSquareStripe] = square;
+      if (p.square && part < p.normed && lane % 4 == 0 && r < p.m)
+        p.square[(r * p.normed + part) * (width / kSquareStripe) + (col - part * width) / kSquareStripe] = square;
     }
   }
 }

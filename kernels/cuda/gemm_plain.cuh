@@ -16,7 +16,8 @@ struct PlainTile {
 __device__ __forceinline__ void plain_finish(const GemmPlainParams& p, int r, int c, float sum) {
   if (r >= p.m || c >= p.n) return;
   float y = activate(sum + (p.bias != nullptr ? to_float(p.bias[c]) : 0.0f), p.act);
-  if (p.gate != nullptr) y *= p.gate[(p.gate_row != nullptr ? p.gate_row[r] : 0) * p.ldg + c];
+  if (p.gate != nullptr)
+    y *= p.gate[(p.gate_row != nullptr ? p.gate_row[r] : 0) * p.ldg + c] + (p.gate_base ? p.gate_base[c] : 0.0f);
   if (p.residual != nullptr) y += to_float(p.residual[r * p.ldr + c]);
   if (p.y != nullptr)
     p.y[r * p.ldy + c] = to_bf16(y);

@@ -5,8 +5,15 @@
 
 namespace wam::kernels::cuda {
 
+/// A row's sum of squares from its parts, the same in every lane of every warp.
+__device__ __forceinline__ float sum_of_parts(const float* square, int count) {
+  float sum = 0.0f;
+  for (int i = int(threadIdx.x) % kLanes; i < count; i += kLanes) sum += square[i];
+  return sum_over_lanes(sum);
+}
+
 // A block has one part of one token: all its heads, in registers. Width divides head_dim, so that a vector lies in one
-// head and holds whole pairs.
+// head and holds whole pairs. Where the product before has left the sums of squares, no warp waits for another.
 template <int Threads, int Items, int Width>
 __global__ __launch_bounds__(Threads) void qk_norm_rope_cachewrite_kernel(
     const __grid_constant__ QkNormRopeCacheWriteParams p) {
@@ -36,7 +43,9 @@ __global__ __launch_bounds__(Threads) void qk_norm_rope_cachewrite_kernel(
     squares += mine;
   }
   float rstd = 1.0f;
-  if (part.norm != nullptr && !p.per_head)
+  if (part.norm != nullptr && part.square != nullptr)
+    rstd = inverse_root(sum_of_parts(part.square + token * part.ld_square, p.squares), inner, p.eps);
+  else if (part.norm != nullptr && !p.per_head)
     rstd = inverse_root(block_sum<Threads>(squares, partial), inner, p.eps);
   else
     __syncthreads();  // partial is complete
@@ -92,6 +101,8 @@ bool launch_qk_norm_rope_cachewrite(const QkNormRopeCacheWriteParams& p, Launch&
   const int inner = p.heads * p.head_dim;
   if (p.tokens < 1 || p.parts < 1 || p.parts > 3 || inner < 2 || inner > kQkMostColumns) return false;
   if (p.head_dim % 2 || p.pitch < p.head_dim || p.pitch % 2) return false;
+  for (int i = 0; i < p.parts; ++i)
+    if (p.part[i].square && (p.per_head || p.squares < 1)) return false;
   const auto rows = [&](auto kernel, unsigned threads) {
     launch(
         LaunchShape{

@@ -1,8 +1,8 @@
 #pragma once
 
 // Rows of bf16 to rows of e4m3 with a scale each.
-#include "device.cuh"
-#include "wamcore/kernels/cuda/fp8.h"
+#include "e4m3.cuh"
+#include "rows.cuh"
 
 namespace wam::kernels::cuda {
 
@@ -18,21 +18,16 @@ __global__ __launch_bounds__(threads) void quantize_rows_kernel(const __grid_con
     for (const bf16x2 pair : {v.x, v.y, v.z, v.w})
       top = fmaxf(top, fmaxf(fabsf(low_float(pair)), fabsf(high_float(pair))));
   }
-  top = max_over_lanes(top);
-  if (threadIdx.x % 32 == 0) tops[threadIdx.x / 32] = top;
-  if (!WAM_PLANTED("missing_barrier")) __syncthreads();
-  for (const float t : tops) top = fmaxf(top, t);
-  const float inverse = top > 0.0f ? kLargestE4m3 / top : 1.0f;
-  if (threadIdx.x == 0) p.scale[blockIdx.x] = top > 0.0f ? top / kLargestE4m3 : 1.0f;
+  top = block_max<threads>(top, tops);
+  const float inverse = inverse_of_top(top);
+  if (threadIdx.x == 0) p.scale[blockIdx.x] = scale_of_top(top);
   for (int i = int(threadIdx.x) * 8; i < p.cols; i += threads * 8) {
     const uint4 v = *reinterpret_cast<const uint4*>(x + i);
-    const bf16x2 pairs[4] = {v.x, v.y, v.z, v.w};
-    uint32_t out[2] = {};
-    for (int j = 0; j < 8; ++j) {
-      const float value = j % 2 ? high_float(pairs[j / 2]) : low_float(pairs[j / 2]);
-      out[j / 4] |= uint32_t{to_e4m3(value * inverse).bits} << (j % 4 * 8);
-    }
-    *reinterpret_cast<uint2*>(y + i) = make_uint2(out[0], out[1]);
+    const auto four = [inverse](bf16x2 a, bf16x2 b) {
+      return pack_e4m3(low_float(a) * inverse, high_float(a) * inverse, low_float(b) * inverse,
+                       high_float(b) * inverse);
+    };
+    *reinterpret_cast<uint2*>(y + i) = make_uint2(four(v.x, v.y), four(v.z, v.w));
   }
 }
 

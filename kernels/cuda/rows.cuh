@@ -20,6 +20,17 @@ __device__ __forceinline__ float block_sum(float v, float* partial) {
   return sum;
 }
 
+/// The maximum over all threads, in every thread. `partial` [Threads / 32] is not to be used again before a barrier.
+template <int Threads>
+__device__ __forceinline__ float block_max(float v, float* partial) {
+  v = max_over_lanes(v);
+  if (threadIdx.x % kLanes == 0) partial[threadIdx.x / kLanes] = v;
+  if (!WAM_PLANTED("missing_barrier")) __syncthreads();
+  WAM_UNROLL
+  for (int i = 0; i < Threads / kLanes; ++i) v = fmaxf(v, partial[i]);
+  return v;
+}
+
 __device__ __forceinline__ float as_float(bf16 v) { return to_float(v); }
 __device__ __forceinline__ float as_float(float v) { return v; }
 

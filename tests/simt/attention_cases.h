@@ -27,6 +27,7 @@ struct Case {
   std::vector<GroupShape> groups;
   int splits = 1;
   bool live = false;  // the visible rows are told in device memory; the parameters name too many
+  bool add = false;   // to what is there
 };
 
 /// Ragged everywhere; a buffer that ends with its segment ends the allocation too.
@@ -46,6 +47,8 @@ inline std::vector<Case> cases(int head_dim) {
       {"more splits than tiles", head_dim, 1, 2, {{10, {{0, 20, 0}, {0, 9, 0}}}}, 4},
       {"rows told in device memory", head_dim, 1, 1, {{70, {{11, 45, 40}, {0, 66, 0}}}}, 1, true},
       {"no keys at all", head_dim, 1, 1, {{3, {{0, 0, 1}}}}},
+      {"added to what is there", head_dim, 2, 1, {{37, {{0, 70, 0}}}}, 1, false, true},
+      {"two splits, added", head_dim, 1, 1, {{37, {{0, 140, 0}}}}, 2, false, true},
   };
 }
 
@@ -63,6 +66,8 @@ struct Data {
     };
     fresh(&q, int64_t{c.batch} * rows * width);
     out.assign(q.size(), bf16{0x7fc0});
+    if (c.add) fresh(&out, int64_t(q.size()));
+    before = out;
     lse.assign(size_t(c.batch * c.heads * rows), NAN);
     p = {.q = q.data(),
          .out = out.data(),
@@ -77,6 +82,7 @@ struct Data {
          .head_dim = c.head_dim,
          .group_count = int32_t(c.groups.size()),
          .scale = 1.0f / std::sqrt(float(c.head_dim)),
+         .add = c.add,
          .splits = c.splits};
     live.assign(size_t(p.group_count * kMaxKeySegments), {-1, -1});
     int first = 0;
@@ -122,7 +128,7 @@ struct Data {
     }
   }
 
-  std::vector<bf16> q, out;
+  std::vector<bf16> q, out, before;
   std::vector<float> lse, split_out, split_lse;
   std::vector<LiveRows> live;
   std::vector<std::unique_ptr<std::vector<bf16>>> buffers;
@@ -154,6 +160,7 @@ inline void reference(const Case& c, const Data& data, std::vector<double>* out,
             }
           }
           for (int d = 0; d < p.head_dim && sum > 0; ++d) y[d] /= sum;
+          for (int d = 0; d < p.head_dim && c.add; ++d) y[d] += to_float(data.before[size_t(y - out->data() + d)]);
           if (sum > 0) (*lse)[size_t((b * p.heads + h) * p.rows + i)] = std::log(sum);
         }
 }

@@ -19,6 +19,9 @@ struct Case {
   int m, n, k;
   bool bias = true;
   bool time_rows = true;  // gate_residual: rows of several times, not one
+  int parts = 3;          // qkv: places that the columns go to
+  int normed = 2;         // qkv: of which so many have sums of squares
+  bool gate_base = false;
 };
 
 /// Owns all buffers of a case, each its own allocation of exact size; rows are padded where a stride may be larger.
@@ -47,12 +50,13 @@ struct Data {
     }
     const bf16 nan{0x7fc0};
     if (c.epilogue == GemmEpilogue::qkv) {
-      for (int i = 0; i < 3; ++i) {
-        p.ld_part[i] = c.n / 3 + 8 * i;
-        part[i].assign(size_t((c.m - 1) * p.ld_part[i] + c.n / 3), nan);
+      p.parts = c.parts, p.normed = c.normed;
+      for (int i = 0; i < c.parts; ++i) {
+        p.ld_part[i] = c.n / c.parts + 8 * i;
+        part[i].assign(size_t((c.m - 1) * p.ld_part[i] + c.n / c.parts), nan);
         p.part[i] = part[i].data();
       }
-      square.assign(size_t(c.m) * 2 * size_t(c.n / 3 / kSquareStripe), NAN);
+      square.assign(size_t(c.m) * size_t(c.normed) * size_t(c.n / c.parts / kSquareStripe), NAN);
       p.square = square.data();
       return;
     }
@@ -65,6 +69,11 @@ struct Data {
       gate.resize(size_t((times - 1) * p.ldg + c.n));
       for (float& g : gate) g = normal(random);
       p.gate = gate.data();
+      if (c.gate_base) {
+        base.resize(size_t(c.n));
+        for (float& b : base) b = normal(random);
+        p.gate_base = base.data();
+      }
       if (c.time_rows) {
         for (int i = 0; i < c.m; ++i) gate_row.push_back(int(random() % unsigned(times)));
         p.gate_row = gate_row.data();
@@ -84,7 +93,9 @@ struct Data {
           sum = 0.5 * sum * (1 + std::tanh(std::sqrt(2 / M_PI) * (sum + 0.044715 * sum * sum * sum)));
         if (c_.epilogue == GemmEpilogue::gate_residual)
           sum = to_float(residual[size_t(i) * c_.n + j]) +
-                double(gate[size_t((gate_row.empty() ? 0 : gate_row[size_t(i)]) * p.ldg + j)]) * sum;
+                (double(gate[size_t((gate_row.empty() ? 0 : gate_row[size_t(i)]) * p.ldg + j)]) +
+                 (base.empty() ? 0.0 : double(base[size_t(j)]))) *
+                    sum;
         out[size_t(i) * c_.n + j] = sum;
       }
     return out;
@@ -96,7 +107,7 @@ struct Data {
 
   bf16 result(int i, int j) const {
     if (c_.epilogue != GemmEpilogue::qkv) return y[size_t(i * p.ldy + j)];
-    const int third = c_.n / 3;
+    const int third = c_.n / c_.parts;
     return part[j / third][size_t(i * p.ld_part[j / third] + j % third)];
   }
 
@@ -116,14 +127,14 @@ struct Data {
   /// Largest relative distance of the sums of squares from those of the stored values.
   double square_error() const {
     double worst = 0;
-    const int third = c_.n / 3, stripes = third / kSquareStripe;
+    const int third = c_.n / c_.parts, stripes = third / kSquareStripe;
     for (int i = 0; i < c_.m; ++i)
-      for (int q = 0; q < 2; ++q)
+      for (int q = 0; q < c_.normed; ++q)
         for (int s = 0; s < stripes; ++s) {
           double sum = 0;
           for (int j = 0; j < kSquareStripe; ++j)
             sum += std::pow(double(to_float(result(i, q * third + s * kSquareStripe + j))), 2);
-          const double d = std::abs(square[size_t((i * 2 + q) * stripes + s)] - sum) / sum;
+          const double d = std::abs(square[size_t((i * c_.normed + q) * stripes + s)] - sum) / sum;
           worst = d > worst || d != d ? d : worst;
           if (d != d) return d;
         }
@@ -135,7 +146,7 @@ struct Data {
  private:
   Case c_;
   std::vector<bf16> x, w, bias, y, residual, part[3];
-  std::vector<float> gate, square;
+  std::vector<float> gate, base, square;
   std::vector<int32_t> gate_row;
 };
 

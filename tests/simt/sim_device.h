@@ -43,6 +43,7 @@ class SimDevice final : public Device {
     if (!possible) throw wam::DeviceError("SimDevice: " + std::string(kernel_name(call)) + " refuses its parameters");
     ++launches[std::string(kernel_name(call))];
   }
+  int attention_splits(const AttentionParams&, int64_t) const override { return splits; }
   std::unique_ptr<Recording> record(std::span<const Call> calls) override {
     ++recordings;
     auto list = std::make_unique<List>();
@@ -55,6 +56,7 @@ class SimDevice final : public Device {
 
   unsigned seed = 1;
   int blocks = 0, recordings = 0;
+  int splits = 1;  // of all attentions' keys
   size_t uploaded_bytes = 0;
   std::map<std::string, int> launches;
 

@@ -28,7 +28,10 @@ void check_tile() {
         Case{"gelu", GemmEpilogue::bias_gelu, 70, 72, 64},
         Case{"gate of three times", GemmEpilogue::gate_residual, 67, 200, 40},
         Case{"one gate", GemmEpilogue::gate_residual, 20, 64, 96, true, false},
-        Case{"qkv", GemmEpilogue::qkv, 66, 3 * 192, 48}}) {
+        Case{"gate and the layer's table", GemmEpilogue::gate_residual, 30, 72, 40, true, true, 3, 2, true},
+        Case{"qkv", GemmEpilogue::qkv, 66, 3 * 192, 48},
+        Case{"keys and values", GemmEpilogue::qkv, 33, 2 * 192, 40, true, true, 2, 1},
+        Case{"queries", GemmEpilogue::qkv, 17, 128, 40, true, true, 1, 1}}) {
     Data data(c, seed);
     const simt::Counts counts = run<tile>(data, seed);
     const double error = data.error();

@@ -98,6 +98,50 @@ TEST(rows_in_float32) {
       CHECK(Data({2, cols, affine, false, false, true}).wrong({.seed = seed()}) == 0);
 }
 
+// e4m3 keeps 4 bits: an element is off by at most 2^-4 of its size, or half a step of the smallest.
+TEST(rows_in_e4m3_with_a_scale) {
+  for (const int cols : {16, 100, 512, 1024, 3072, 5120, 8192}) {
+    Data d({3, cols, cols % 3 == 1, true, true});
+    std::vector<e4m3> y(size_t(3 * d.ldy), e4m3{0x7f});
+    std::vector<float> scale(3, NAN);
+    d.p.y = nullptr, d.p.y_e4m3 = y.data(), d.p.y_scale = scale.data();
+    CHECK(launch_ln_modulate_e4m3(d.p, Launcher{.seed = seed()}));
+    for (int r = 0; r < 3; ++r) {
+      double top = 0, size = 1;
+      for (int c = 0; c < cols; ++c) top = std::max(top, std::abs(d.want(r, c, &size))), c += cols > 2000 ? 16 : 0;
+      CHECK(scale[size_t(r)] * 448 > 0.999 * top);
+      if (cols <= 2000) CHECK(scale[size_t(r)] * 448 < 1.001 * top);
+      for (int c = 0; c < cols; c += cols > 64 ? 7 : 1) {
+        const double want = d.want(r, c, &size), got = double(to_float(y[size_t(r * d.ldy + c)])) * scale[size_t(r)];
+        CHECK(std::abs(got - want) <= std::abs(want) / 15 + scale[size_t(r)] / 500);
+      }
+      for (int64_t c = cols; c < d.ldy; ++c) CHECK(y[size_t(r * d.ldy + c)].bits == 0x7f);
+    }
+  }
+}
+
+TEST(a_missing_barrier_before_the_maximum_is_used_is_caught) {
+  int caught = 0;
+  for (unsigned s = 1; s <= 5; ++s) {
+    Data d({2, 512, false, true, false});
+    const auto run = [&](const char* bug) {
+      std::vector<e4m3> y(size_t(2 * d.ldy));
+      std::vector<float> scale(2);
+      d.p.y = nullptr, d.p.y_e4m3 = y.data(), d.p.y_scale = scale.data();
+      launch_ln_modulate_e4m3(d.p, Launcher{.seed = s, .planted = bug});
+      std::string bytes(reinterpret_cast<const char*>(y.data()), y.size());
+      return bytes.append(reinterpret_cast<const char*>(scale.data()), 2 * sizeof(float));
+    };
+    const std::string want = run("");
+    try {
+      caught += run("missing_barrier") != want;
+    } catch (const simt::Fault&) {
+      ++caught;
+    }
+  }
+  CHECK(caught == 5);
+}
+
 TEST(unaligned_rows_take_the_narrow_path) {
   Data d({3, 64, false, true, false});
   d.narrow.insert(d.narrow.begin(), kNan);
@@ -115,6 +159,11 @@ TEST(impossible_sizes_are_refused) {
     CHECK(!launch_ln_modulate(p, Launcher{}));
     p = d.p, p.x = nullptr;
     CHECK(!launch_ln_modulate(p, Launcher{}));
+    p = d.p;
+    CHECK(!launch_ln_modulate_e4m3(p, Launcher{}));  // nowhere to put it
+    e4m3 byte{};
+    p.y_e4m3 = &byte;
+    CHECK(!launch_ln_modulate(p, Launcher{}));  // two places
   }
 }
 

@@ -111,6 +111,16 @@ TEST(a_context_and_a_denoise_pass_agree_with_the_cpu) {
   }
 }
 
+TEST(divided_keys_give_the_same_pass) {
+  const DitConfig c = small_config(true, 2, 64);
+  const Inputs in(c);
+  auto whole = std::make_shared<SimDevice>(), divided = std::make_shared<SimDevice>();
+  divided->splits = 2;
+  const Result want = run(on(whole), c, in), got = run(on(divided), c, in);
+  CHECK(distance(got.video, want.video) < kTolerance && distance(got.action, want.action) < kTolerance);
+  CHECK(got.video != want.video);  // it took another way
+}
+
 TEST(launches_and_uploads_of_a_pass_are_counted) {
   // A pass that launches more, or uploads more than its inputs and two small tables, is a regression.
   const DitConfig c = small_config(true, 2, 64);
@@ -142,12 +152,13 @@ TEST(launches_and_uploads_of_a_pass_are_counted) {
                .velocity = video.data(),
                .action_velocity = action.data()});
   };
-  // patches 2, time 5; a layer 18, without its attention and what follows 5
-  CHECK((pass(prefill) == std::tuple(2 + 5 + 18 + 5, 1)));
-  CHECK((pass(prefill) == std::tuple(2 + 5 + 18 + 5, 0)));  // the same list again
-  // and action 4, state 2; at the end modulation, norm, product, unpatchify, action 2
-  CHECK((pass(denoise) == std::tuple(2 + 5 + 4 + 2 + 2 * 18 + 6, 1)));
-  CHECK((pass(denoise) == std::tuple(2 + 5 + 4 + 2 + 2 * 18 + 6, 0)));
+  // patches 2, time 5; a layer 14: norm, projection, norm and rotation, attention, product; norm, projection, norm, two
+  // attentions, product; norm, two products. Without its attention and what follows 3.
+  CHECK((pass(prefill) == std::tuple(2 + 5 + 14 + 3, 1)));
+  CHECK((pass(prefill) == std::tuple(2 + 5 + 14 + 3, 0)));  // the same list again
+  // and action 4, state 2; at the end norm, product, unpatchify, action 2
+  CHECK((pass(denoise) == std::tuple(2 + 5 + 4 + 2 + 2 * 14 + 5, 1)));
+  CHECK((pass(denoise) == std::tuple(2 + 5 + 4 + 2 + 2 * 14 + 5, 0)));
   const size_t inputs = sizeof(float) * (in.noise.size() + size_t(c.cond_channels() * 48) + in.t.size() +
                                          in.action.size() + in.state.size());
   CHECK(device->uploaded_bytes < inputs + 1024);

@@ -14,6 +14,7 @@ struct Case {
   int tokens, heads, head_dim, pitch;
   bool per_head = false, rope = true;
   int store_begin = 0, store_rows = 0;
+  bool squares = false;  // the sums of squares are there
 };
 
 // Projections of one token lie together, as one fused matrix would give them.
@@ -39,6 +40,23 @@ struct Data {
                    .rope = i < 2};
     p.store_begin = c.store_begin, p.store_rows = c.store_rows, p.slots = &slots, p.per_head = c.per_head;
     if (c.rope) p.cos = cos.data(), p.sin = sin.data();
+    if (c.squares) give_squares();
+  }
+  // [tokens, 2, p.squares], as the product with the QKV epilogue leaves them: a number for every 64 columns.
+  void give_squares() {
+    p.squares = inner / 64;
+    for (int t = 0; t < c.tokens; ++t)
+      for (int part = 0; part < 2; ++part)
+        for (int s = 0; s < p.squares; ++s) {
+          float sum = 0;
+          for (int j = 0; j < 64; ++j) {
+            const float x = to_float(qkv[size_t(t * ldx + part * inner + s * 64 + j)]);
+            sum += x * x;
+          }
+          square.push_back(sum);
+        }
+    for (int part = 0; part < 2; ++part)
+      p.part[part].square = square.data() + part * p.squares, p.part[part].ld_square = 2 * p.squares;
   }
   double want(int part, int token, int head, int d) const {
     const auto x = [&](int h, int e) {
@@ -88,7 +106,7 @@ struct Data {
   int inner, wide, capacity;
   int64_t ldx;
   std::vector<bf16> qkv, out[3], cache[2];
-  std::vector<float> cos, sin, norm[2];
+  std::vector<float> cos, sin, norm[2], square;
   CacheSlots slots;
   QkNormRopeCacheWriteParams p;
 };
@@ -107,6 +125,9 @@ TEST(equals_its_definition) {
       {2, 40, 128, 128, false, true, 1, 1},  // 14B
       {2, 48, 128, 128, true, true, 0, 1},
       {2, 64, 128, 128},
+      {5, 2, 64, 64, false, true, 0, 3, true},
+      {3, 8, 24, 64, false, true, 1, 2, true},
+      {2, 40, 128, 128, false, true, 1, 1, true},
   };
   for (const Case& c : cases) {
     Data d(c);
@@ -141,6 +162,15 @@ TEST(impossible_sizes_are_refused) {
   CHECK(refused([](auto& p) { p.pitch = 1; }));
   CHECK(refused([](auto& p) { p.parts = 4; }));
   CHECK(refused([](auto& p) { p.heads = kQkMostColumns; }));
+  const float square = 1;
+  CHECK(refused([&](auto& p) { p.part[0].square = &square; }));  // of how many numbers?
+  CHECK(refused([&](auto& p) { p.part[0].square = &square, p.squares = 1, p.per_head = true; }));
+}
+
+TEST(the_given_sums_are_what_the_norm_uses) {
+  Data d({3, 2, 64, 64, false, true, 0, 0, true});
+  for (float& s : d.square) s *= 4;  // rows come out half as large
+  CHECK(d.wrong({.seed = seed()}) > 0);
 }
 
 TEST(planted_bugs_are_caught) {

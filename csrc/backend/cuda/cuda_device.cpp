@@ -103,6 +103,10 @@ class CudaDevice final : public Device {
     if (error != cudaSuccess) fail("kernel " + std::string(kernel_name(call)), static_cast<cudaError_t>(error));
   }
 
+  int attention_splits(const kc::AttentionParams& p, int64_t keys) const override {
+    return kc::attention_splits(p, kc::attention_tile(sm90_, p.head_dim), multiprocessors_, keys);
+  }
+
   std::unique_ptr<Recording> record(std::span<const Call> calls) override {
     const std::lock_guard lock(mutex_);  // or another session's calls would get into this graph
     use();

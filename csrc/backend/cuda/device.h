@@ -43,6 +43,8 @@ class Device {
   virtual void upload(void* to, const void* from, size_t bytes) = 0;    // `from` may change once this returns
   virtual void download(void* to, const void* from, size_t bytes) = 0;  // waits for all work before it
   virtual void launch(const Call& call) = 0;
+  /// Parts into which the keys of an attention of this shape are best divided when it sees `keys` of them.
+  virtual int attention_splits(const kc::AttentionParams& p, int64_t keys) const = 0;
   virtual std::unique_ptr<Recording> record(std::span<const Call> calls) = 0;
   virtual void replay(const Recording& recording) = 0;
 

@@ -1,5 +1,6 @@
 #include "backend/cuda/lowering.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "wamcore/error.h"
@@ -31,6 +32,15 @@ int segments_of(const QuerySpan& span) {
   int count = 0;
   for (const KeyRange& range : span.keys) count += range.memory ? kMemoryRuns : 1;
   return count;
+}
+
+int64_t seen_keys(const QuerySpan& span, const MemoryView* memory) {
+  int64_t rows = 0;
+  for (const KeyRange& range : span.keys) {
+    if (!range.memory) rows += range.rows;
+    for (int i = 0; range.memory && memory && i < memory->reads; ++i) rows += memory->read[i].rows;
+  }
+  return rows;
 }
 
 }  // namespace
@@ -66,6 +76,7 @@ void Lowering::product(const Product& p) {
       g.residual = p.y.narrow(), g.ldr = p.y.stride;
       g.gate = p.gate.at ? p.gate.floats() : weights_.ones();
       g.gate_row = p.gate.at ? p.gate_row : nullptr, g.ldg = p.gate.at ? p.gate.stride : p.w.n;
+      g.gate_base = p.gate_base;
     }
     if (kc::gemm_possible(g)) return emit(g);
   }
@@ -76,16 +87,57 @@ void Lowering::product(const Product& p) {
   g.m = small(p.x.rows), g.n = small(p.w.n), g.k = small(p.w.k);
   g.ldx = p.x.stride, g.ldw = p.w.ld, g.ldy = p.y.stride;
   if (p.residual) g.residual = p.y.narrow(), g.ldr = p.y.stride;
-  if (p.gate.at) g.gate = p.gate.floats(), g.gate_row = p.gate_row, g.ldg = p.gate.stride;
+  if (p.gate.at) g.gate = p.gate.floats(), g.gate_row = p.gate_row, g.ldg = p.gate.stride, g.gate_base = p.gate_base;
   emit(g);
+}
+
+// y += gate * (x w^T + bias), the gate in group `group` of y's columns of the modulation.
+void Lowering::add_gated(Product p, const Modulation& m, int group, const std::vector<int32_t>& time_row) {
+  const int64_t col = group * p.y.cols;
+  p.residual = true;
+  p.gate = {.at = reinterpret_cast<std::byte*>(const_cast<float*>(m.row(col))), .wide = true, .stride = m.ld};
+  p.gate_base = m.base(col), p.gate_row = program_.rows(time_row);
+  product(p);
 }
 
 void Lowering::linear(const Array& x, const Array& y, WeightId weight, WeightId bias) {
   product({.x = x, .y = y, .w = weights_.matrix(weight), .bias = bias});
 }
 
+bool Lowering::project(const Projection& p) {
+  const std::span ids(p.weights.data(), static_cast<size_t>(p.count));
+  const DeviceMatrix all = weights_.joined(ids);
+  kc::GemmParams g{.epilogue = kc::GemmEpilogue::qkv, .x = p.x.narrow(), .w = all.data, .m = small(p.x.rows)};
+  g.n = small(all.n), g.k = small(all.k), g.ldx = p.x.stride, g.ldw = all.ld;
+  g.parts = p.count, g.normed = p.normed;
+  g.square = rows_at(program_.place().square, 0, 0).floats();
+  for (int i = 0; i < p.count; ++i) {
+    const Array& to = p.to[static_cast<size_t>(i)];
+    g.part[i] = to.narrow(), g.ld_part[i] = to.stride;
+  }
+  if (all.n && weights_.joined(std::span(p.biases.data(), ids.size()), &g.bias) && kc::gemm_possible(g)) {
+    emit(g);
+    return true;
+  }
+  for (size_t i = 0; i < ids.size(); ++i) linear(p.x, p.to[i], p.weights[i], p.biases[i]);
+  return false;
+}
+
+// The first parts of `p` are normed ones, in the order of the projection.
+void Lowering::squares(kc::QkNormRopeCacheWriteParams& p, int64_t inner, int normed) const {
+  const float* square = rows_at(program_.place().square, 0, 0).floats();
+  p.squares = small(inner / kc::kSquareStripe);
+  for (int i = 0; i < normed; ++i) p.part[i].square = square + i * p.squares, p.part[i].ld_square = normed * p.squares;
+}
+
+Lowering::Modulation Lowering::modulation(const Slice& s) const {
+  if (const auto it = modulations_.find(s.buffer); it != modulations_.end()) return it->second;
+  const Array a = array(s);
+  return {.time = a.floats(), .time_cols = a.cols, .ld = a.stride};
+}
+
 // `shift` counts dim-wide column groups of the modulation; the scale is in the group after it.
-void Lowering::norm(const Array& x, const Array& y, const Array* modulation, int shift,
+void Lowering::norm(const Array& x, const Array& y, const Modulation* modulation, int shift,
                     const std::vector<int32_t>& time_row, float eps, WeightId weight, WeightId bias) {
   kc::LnModulateParams p{.y = y.narrow(),
                          .rows = small(x.rows),
@@ -100,9 +152,9 @@ void Lowering::norm(const Array& x, const Array& y, const Array* modulation, int
   else
     p.x = x.narrow();
   if (modulation) {
-    p.shift = modulation->floats() + shift * x.cols;
-    p.scale = modulation->floats() + (shift + 1) * x.cols;
-    p.ldm = modulation->stride, p.time_row = program_.rows(time_row);
+    p.shift = modulation->row(shift * x.cols), p.shift_base = modulation->base(shift * x.cols);
+    p.scale = modulation->row((shift + 1) * x.cols), p.scale_base = modulation->base((shift + 1) * x.cols);
+    p.ldm = modulation->ld, p.time_row = program_.rows(time_row);
   }
   emit(p);
 }
@@ -166,17 +218,11 @@ void Lowering::node(const UnpatchifyNode& n, const std::string&) {
                             .ldx = in.stride});
 }
 
-void Lowering::node(const ModulationNode& n, const std::string& label) {
-  const Array time = array(n.time), out = array(n.out);
-  emit(kc::ModulationParams{.table = weights_.wide(n.table),
-                            .time = time.floats(),
-                            .out = out.floats(),
-                            .rows = small(out.rows),
-                            .cols = small(out.cols),
-                            .time_cols = small(time.cols),
-                            .ldt = time.stride,
-                            .ldo = out.stride});
-  seen(label, out);
+// No launch: whoever reads the sum adds it up, in float32 as this would.
+void Lowering::node(const ModulationNode& n, const std::string&) {
+  const Array time = array(n.time);
+  modulations_[n.out.buffer] = {
+      .time = time.floats(), .time_cols = time.cols, .ld = time.stride, .table = weights_.wide(n.table)};
 }
 
 void Lowering::node(const NormNode& n, const std::string& label) {
@@ -185,10 +231,16 @@ void Lowering::node(const NormNode& n, const std::string& label) {
     norm(in, out, nullptr, 0, {}, n.eps, n.weight, n.bias);
   } else {
     if (n.scale != n.shift + 1) throw ShapeError("CudaProgram: a norm's scale must follow its shift");
-    const Array m = array(n.modulation);
+    const Modulation m = modulation(n.modulation);
     norm(in, out, &m, n.shift, n.time_row, n.eps, n.weight, n.bias);
   }
   seen(label, out);
+}
+
+kc::AttentionParams attention_shape(int64_t rows, int64_t heads, int64_t pitch) {
+  kc::AttentionParams p{.rows = small(rows), .heads = small(heads), .head_dim = small(pitch), .group_count = 1};
+  p.groups[0].rows = small(rows);
+  return p;
 }
 
 size_t attention_calls(const SelfAttentionNode& n) {
@@ -229,8 +281,10 @@ void Lowering::attend(const SelfAttentionNode& n, const Array& q, const Array& k
     p.rows = small(q.rows), p.heads = small(n.heads), p.head_dim = small(pitch);
     p.scale = 1.0f / std::sqrt(static_cast<float>(n.head_dim));
     p.live = tables + next_live_++ * kc::kMaxQueryGroups * kc::kMaxKeySegments;
+    int64_t keys = 0;
     for (size_t i = first; i < n.queries.size() && i < first + kc::kMaxQueryGroups; ++i) {
       const QuerySpan& span = n.queries[i];
+      keys = std::max(keys, seen_keys(span, b_.memory));
       if (segments_of(span) > kc::kMaxKeySegments)
         throw ShapeError("CudaProgram: a query span sees keys in " + std::to_string(segments_of(span)) +
                          " places, the attention kernel takes " + std::to_string(kc::kMaxKeySegments));
@@ -246,8 +300,19 @@ void Lowering::attend(const SelfAttentionNode& n, const Array& q, const Array& k
           segment.v = range.memory && b_.memory ? reinterpret_cast<const bf16*>(b_.memory->v[layer]) : v.narrow();
         }
     }
+    divide(p, keys);
     emit(p);
   }
+}
+
+// Parts of the keys, where blocks are too few for the device. The number is chosen once, for as many keys as are seen
+// when the list is made: another number is as right, and a little slower.
+void Lowering::divide(kc::AttentionParams& p, int64_t keys) const {
+  const Placement& place = program_.place();
+  p.splits = std::min(weights_.device().attention_splits(p, keys), place.splits);
+  if (p.splits == 1) return;
+  p.split_out = rows_at(place.split_out, 0, 0).floats();
+  p.split_lse = rows_at(place.split_lse, 0, 0).floats();
 }
 
 void Lowering::node(const SelfAttentionNode& n, const std::string& label) {
@@ -266,7 +331,8 @@ void Lowering::node(const SelfAttentionNode& n, const std::string& label) {
     return part;
   };
   for (const SelfAttentionPart& part : n.parts) {
-    const Array hidden = array(part.hidden), z = array(part.z), m = array(part.modulation);
+    const Array hidden = array(part.hidden), z = array(part.z);
+    const Modulation m = modulation(part.modulation);
     norm(hidden, z, &m, 0, part.time_row, n.eps);
     seen(label + ".norm1", z);
     kc::QkNormRopeCacheWriteParams p;
@@ -290,31 +356,41 @@ void Lowering::node(const SelfAttentionNode& n, const std::string& label) {
                            .ldx = inner,
                            .rope = rope};
     };
-    linear(z, part_of(raw[1], part.begin, hidden.rows), part.wk, part.bk);
-    seen(label + ".k", part_of(raw[1], part.begin, hidden.rows));
-    linear(z, part_of(raw[2], part.begin, hidden.rows), part.wv, part.bv);
-    add(raw[1], k, stores ? b_.memory->k[layer] : nullptr, part.norm_k, true);
-    add(raw[2], v, stores ? b_.memory->v[layer] : nullptr, kNone, false);
+    const Array to[3] = {part_of(raw[0], part.begin, hidden.rows), part_of(raw[1], part.begin, hidden.rows),
+                         part_of(raw[2], part.begin, hidden.rows)};
+    Projection all{.x = z,
+                   .weights = {part.wq, part.wk, part.wv},
+                   .biases = {part.bq, part.bk, part.bv},
+                   .to = {to[0], to[1], to[2]},
+                   .count = 3,
+                   .normed = 2};
+    if (n.kv_only)
+      all = {.x = z,
+             .weights = {part.wk, part.wv},
+             .biases = {part.bk, part.bv},
+             .to = {to[1], to[2]},
+             .count = 2,
+             .normed = 1};
+    const bool together = project(all);
     if (!n.kv_only) {
-      linear(z, part_of(raw[0], part.begin, hidden.rows), part.wq, part.bq);
-      seen(label + ".q", part_of(raw[0], part.begin, hidden.rows));
+      seen(label + ".q", to[0]);
       add(raw[0], q, nullptr, part.norm_q, true);
     }
+    seen(label + ".k", to[1]);
+    add(raw[1], k, stores ? b_.memory->k[layer] : nullptr, part.norm_k, true);
+    add(raw[2], v, stores ? b_.memory->v[layer] : nullptr, kNone, false);
+    if (together) squares(p, inner, all.normed);
     emit(p);
   }
   if (n.kv_only) return;
   attend(n, q, k, v, out);
   for (const SelfAttentionPart& part : n.parts) {
-    const Array hidden = array(part.hidden), m = array(part.modulation);
-    Array gate = m;
-    gate.at += static_cast<size_t>(2 * hidden.cols) * sizeof(float);
-    product({.x = part_of(out, part.begin, hidden.rows),
-             .y = hidden,
-             .w = weights_.spread(part.wo, n.heads, n.head_dim, pitch),
-             .bias = part.bo,
-             .residual = true,
-             .gate = gate,
-             .gate_row = program_.rows(part.time_row)});
+    const Array hidden = array(part.hidden);
+    add_gated({.x = part_of(out, part.begin, hidden.rows),
+               .y = hidden,
+               .w = weights_.spread(part.wo, n.heads, n.head_dim, pitch),
+               .bias = part.bo},
+              modulation(part.modulation), 2, part.time_row);
     seen(label, hidden);
   }
 }
@@ -325,30 +401,29 @@ void Lowering::node(const CrossAttentionNode& n, const std::string& label) {
   const Array hidden = array(n.hidden), z = array(n.z), raw = array(n.q);
   const bool pad = pitch != n.head_dim;
   const Array q = pad ? rows_at(place.q, raw.rows, wide) : raw,
-              out = pad ? rows_at(place.out, raw.rows, wide) : array(n.out), more = rows_at(place.sum, raw.rows, wide);
+              out = pad ? rows_at(place.out, raw.rows, wide) : array(n.out);
   norm(hidden, z, nullptr, 0, {}, n.eps, n.norm_weight, n.norm_bias);
   seen(label + ".norm3", z);
-  linear(z, raw, n.wq, n.bq);
+  const bool together = project({.x = z, .weights = {n.wq}, .biases = {n.bq}, .to = {raw}, .count = 1, .normed = 1});
   kc::QkNormRopeCacheWriteParams p;
   p.tokens = small(raw.rows), p.heads = small(n.heads), p.head_dim = small(n.head_dim), p.pitch = small(pitch);
   p.parts = 1, p.eps = n.eps;
   p.part[0] = {.x = raw.narrow(), .y = q.narrow(), .norm = weights_.wide(n.norm_q), .ldx = inner};
+  if (together) squares(p, inner, 1);
   emit(p);
   for (size_t i = 0; i < n.groups.size(); ++i) {
     const auto& group = b_.context->groups[static_cast<size_t>(n.expert * b_.context->groups_per_expert + n.groups[i])];
     const int64_t offset = n.layer * group.rows * wide;
-    const Array& to = i == 0 ? out : more;
-    kc::AttentionParams a;
-    a.q = q.narrow(), a.out = to.narrow(), a.ldq = wide, a.ldo = wide;
-    a.rows = small(raw.rows), a.heads = small(n.heads), a.head_dim = small(pitch);
+    kc::AttentionParams a = attention_shape(raw.rows, n.heads, pitch);
+    a.q = q.narrow(), a.out = out.narrow(), a.ldq = wide, a.ldo = wide;
     a.scale = 1.0f / std::sqrt(static_cast<float>(n.head_dim));
-    a.group_count = 1;
-    a.groups[0].rows = small(raw.rows), a.groups[0].segment_count = 1;
+    a.add = i > 0;  // its softmax is another one
+    a.groups[0].segment_count = 1;
     kc::KeySegment& s = a.groups[0].segments[0];
     s.k = reinterpret_cast<const bf16*>(group.k) + offset, s.v = reinterpret_cast<const bf16*>(group.v) + offset;
     s.ld = wide, s.rows = s.buffer_rows = small(group.rows);
+    divide(a, group.rows);
     emit(a);
-    if (i > 0) emit(kc::AddParams{.x = more.narrow(), .y = out.narrow(), .count = raw.rows * wide});
   }
   product(
       {.x = out, .y = hidden, .w = weights_.spread(n.wo, n.heads, n.head_dim, pitch), .bias = n.bo, .residual = true});
@@ -361,32 +436,26 @@ void Lowering::node(const ContextKvNode& n, const std::string&) {
   const Array in = array(n.in);
   const Array k = rows_at(program_.place().raw_k, in.rows, inner), v = rows_at(program_.place().raw_v, in.rows, inner);
   const int64_t offset = (n.layer * group.rows + n.row) * wide;
-  linear(in, k, n.wk, n.bk);
-  linear(in, v, n.wv, n.bv);
+  const bool together =
+      project({.x = in, .weights = {n.wk, n.wv}, .biases = {n.bk, n.bv}, .to = {k, v}, .count = 2, .normed = 1});
   kc::QkNormRopeCacheWriteParams p;
   p.tokens = small(in.rows), p.heads = small(n.heads), p.head_dim = small(n.head_dim), p.pitch = small(pitch);
   p.parts = 2, p.eps = n.eps;
   p.part[0] = {
       .x = k.narrow(), .y = reinterpret_cast<bf16*>(group.k) + offset, .norm = weights_.wide(n.norm_k), .ldx = inner};
   p.part[1] = {.x = v.narrow(), .y = reinterpret_cast<bf16*>(group.v) + offset, .ldx = inner};
+  if (together) squares(p, inner, 1);
   emit(p);
 }
 
 void Lowering::node(const FeedForwardNode& n, const std::string& label) {
-  const Array hidden = array(n.hidden), z = array(n.z), up = array(n.up), m = array(n.modulation);
+  const Array hidden = array(n.hidden), z = array(n.z), up = array(n.up);
+  const Modulation m = modulation(n.modulation);
   norm(hidden, z, &m, 3, n.time_row, n.eps);
   seen(label + ".norm2", z);
   product({.x = z, .y = up, .w = weights_.matrix(n.w1), .bias = n.b1, .act = kernels::Activation::gelu_tanh});
   seen(label + ".gelu", up);
-  Array gate = m;
-  gate.at += static_cast<size_t>(5 * hidden.cols) * sizeof(float);
-  product({.x = up,
-           .y = hidden,
-           .w = weights_.matrix(n.w2),
-           .bias = n.b2,
-           .residual = true,
-           .gate = gate,
-           .gate_row = program_.rows(n.time_row)});
+  add_gated({.x = up, .y = hidden, .w = weights_.matrix(n.w2), .bias = n.b2}, m, 5, n.time_row);
   seen(label, hidden);
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+
 #include "backend/cuda/program.h"
 
 namespace wam::cuda {
@@ -37,9 +39,26 @@ class Lowering {
     DeviceMatrix w;
     WeightId bias = kNone;
     kernels::Activation act = kernels::Activation::none;
-    bool residual = false;  // adds to what is in y
-    Array gate = {};        // [time rows, n] in float32; none: 1
+    bool residual = false;             // adds to what is in y
+    Array gate = {};                   // [time rows, n] in float32; none: 1
+    const float* gate_base = nullptr;  // [n]
     const int32_t* gate_row = nullptr;
+  };
+  /// Rows that a modulation node makes: a row of time and the layer's table, which the kernels that read them add.
+  struct Modulation {
+    const float* time = nullptr;  // [time rows, time_cols], row stride ld
+    int64_t time_cols = 0, ld = 0;
+    const float* table = nullptr;  // [cols]; nullptr: nothing is to be added
+    const float* row(int64_t col) const { return time + col % time_cols; }
+    const float* base(int64_t col) const { return table ? table + col : nullptr; }
+  };
+  /// One product for several matrices of the same input, and what the norms after it need.
+  struct Projection {
+    Array x;
+    std::array<WeightId, 3> weights, biases;
+    std::array<Array, 3> to;
+    int count = 0;
+    int normed = 0;  // the first so many get sums of squares
   };
 
   Array array(const Slice& s) const;
@@ -47,17 +66,28 @@ class Lowering {
   void emit(Call call) { steps_.push_back({std::move(call), {}}); }
   void seen(const std::string& label, const Array& a);
   void product(const Product& p);
+  void add_gated(Product p, const Modulation& m, int group, const std::vector<int32_t>& time_row);
   void linear(const Array& x, const Array& y, WeightId weight, WeightId bias);
-  void norm(const Array& x, const Array& y, const Array* modulation, int shift, const std::vector<int32_t>& time_row,
-            float eps, WeightId weight = kNone, WeightId bias = kNone);
+  /// One launch where the matrices lie together and their columns allow it, and true: sums of squares are in the
+  /// workspace. Else one for each.
+  bool project(const Projection& p);
+  void squares(kc::QkNormRopeCacheWriteParams& p, int64_t inner, int normed) const;
+  Modulation modulation(const Slice& s) const;
+  void norm(const Array& x, const Array& y, const Modulation* modulation, int shift,
+            const std::vector<int32_t>& time_row, float eps, WeightId weight = kNone, WeightId bias = kNone);
+  void divide(kc::AttentionParams& p, int64_t keys) const;
   void attend(const SelfAttentionNode& n, const Array& q, const Array& k, const Array& v, const Array& out);
 
   const CudaProgram& program_;
   const DeviceWeights& weights_;
   const Bindings& b_;
   std::vector<Step> steps_;
+  std::map<BufferId, Modulation> modulations_;
   size_t next_live_ = 0;  // tables used so far
 };
+
+/// The shape of an attention of `rows` queries, for questions about it.
+kc::AttentionParams attention_shape(int64_t rows, int64_t heads, int64_t pitch);
 
 /// Groups of query spans that one attention call takes; each has its table of live rows.
 size_t attention_calls(const SelfAttentionNode& n);

@@ -47,6 +47,13 @@ void find_ends(const Plan& plan, Placement& place) {
   }
 }
 
+// Over all numbers of keys that a memory could hold.
+int most_splits(const Device& device, const kc::AttentionParams& shape) {
+  int most = 1;
+  for (int64_t keys = 64; keys <= 32768; keys += 64) most = std::max(most, device.attention_splits(shape, keys));
+  return most;
+}
+
 }  // namespace
 
 int64_t head_pitch(int64_t head_dim) {
@@ -69,7 +76,8 @@ CudaProgram::CudaProgram(Plan plan, std::shared_ptr<const DeviceWeights> weights
     place_.buffers[i].offset =
         reserve(place_.bytes, static_cast<size_t>(plan_.buffers[i].rows * plan_.buffers[i].cols) *
                                   (place_.buffers[i].wide ? sizeof(float) : sizeof(bf16)));
-  int64_t padded = 0, sum = 0, context = 0;  // elements
+  int64_t padded = 0, context = 0, square = 0;  // elements
+  kc::AttentionParams attention;                // the largest
   size_t constants = 0;
   const auto keep = [&](const std::vector<int32_t>& rows) {
     if (!rows.empty() && !row_offset_.count(rows))
@@ -78,16 +86,19 @@ CudaProgram::CudaProgram(Plan plan, std::shared_ptr<const DeviceWeights> weights
   for (const Node& any : plan_.nodes) {
     if (const auto* n = std::get_if<SelfAttentionNode>(&any)) {
       padded = std::max(padded, n->q.rows * n->heads * head_pitch(n->head_dim));
+      square = std::max(square, n->q.rows * 2 * (n->heads * n->head_dim / kc::kSquareStripe));
+      attention = attention_shape(n->q.rows, n->heads, head_pitch(n->head_dim));
       if (!n->kv_only) place_.live_tables += attention_calls(*n);
       for (const SelfAttentionPart& part : n->parts) keep(part.time_row);
     }
     if (const auto* n = std::get_if<CrossAttentionNode>(&any)) {
       padded = std::max(padded, n->q.rows * n->heads * head_pitch(n->head_dim));
-      if (n->groups.size() > 1) sum = std::max(sum, n->q.rows * n->heads * head_pitch(n->head_dim));
+      square = std::max(square, n->q.rows * (n->heads * n->head_dim / kc::kSquareStripe));
     }
     if (const auto* n = std::get_if<ContextKvNode>(&any)) {
       head_pitch(n->head_dim);  // throws for sizes that no kernel knows
       context = std::max(context, n->in.rows * n->heads * n->head_dim);
+      square = std::max(square, n->in.rows * (n->heads * n->head_dim / kc::kSquareStripe));
     }
     if (const auto* n = std::get_if<FeedForwardNode>(&any)) keep(n->time_row);
     if (const auto* n = std::get_if<SinusoidNode>(&any)) keep(n->time_row);
@@ -96,7 +107,13 @@ CudaProgram::CudaProgram(Plan plan, std::shared_ptr<const DeviceWeights> weights
   const size_t narrow = sizeof(bf16);
   for (size_t* at : {&place_.q, &place_.k, &place_.v, &place_.out})
     *at = reserve(place_.bytes, static_cast<size_t>(padded) * narrow);
-  place_.sum = reserve(place_.bytes, static_cast<size_t>(sum) * narrow);
+  place_.square = reserve(place_.bytes, static_cast<size_t>(square) * sizeof(float));
+  if (attention.rows > 0) place_.splits = most_splits(weights_->device(), attention);
+  if (place_.splits > 1) {
+    const size_t rows = static_cast<size_t>(place_.splits) * static_cast<size_t>(attention.rows * attention.heads);
+    place_.split_out = reserve(place_.bytes, rows * static_cast<size_t>(attention.head_dim) * sizeof(float));
+    place_.split_lse = reserve(place_.bytes, rows * sizeof(float));
+  }
   for (size_t* at : {&place_.raw_k, &place_.raw_v}) *at = reserve(place_.bytes, static_cast<size_t>(context) * narrow);
   place_.live =
       reserve(place_.bytes, place_.live_tables * kc::kMaxQueryGroups * kc::kMaxKeySegments * sizeof(kc::LiveRows));

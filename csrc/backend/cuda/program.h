@@ -32,8 +32,10 @@ struct Placement {
   };
   std::vector<Buffer> buffers;
   size_t q = 0, k = 0, v = 0, out = 0;  // padded heads; the plan's own buffers where nothing is padded
-  size_t sum = 0;                       // second context group's output; raw values of context rows
   size_t raw_k = 0, raw_v = 0;          // context rows before norm and padding
+  size_t square = 0;                    // sums of squares between a projection and its norm
+  size_t split_out = 0, split_lse = 0;  // of attentions whose keys are divided
+  int splits = 1;                       // that there is room for
   size_t live = 0, slots = 0;           // the part that every run uploads
   size_t live_tables = 0;               // of kc::kMaxQueryGroups * kc::kMaxKeySegments rows each
   size_t bytes = 0;

@@ -44,6 +44,7 @@ struct AttentionParams {
   QueryGroup groups[kMaxQueryGroups];
   const LiveRows* live = nullptr;  // device memory, [group_count, kMaxKeySegments]; may be nullptr
   float scale = 1.0f;
+  bool add = false;            // out += instead of out =: a second softmax over other keys
   int32_t splits = 1;          // parts into which each query tile's keys are divided, each a block of its own
   float* split_out = nullptr;  // [splits, batch, rows, heads, head_dim]; may be nullptr if splits is 1
   float* split_lse = nullptr;  // [splits, batch, heads, rows]; may be nullptr if splits is 1
@@ -80,6 +81,23 @@ constexpr int attention_splits(int blocks, int slots, int key_tiles) {
     }
   }
   return best;
+}
+
+/// The tiles of the kernels, rows of queries and keys, and how many blocks a multiprocessor holds. A tile of the
+/// mma.sync kernel is smaller where a head is wider.
+struct AttentionTileShape {
+  int query_rows, key_rows, blocks;
+};
+constexpr AttentionTileShape attention_tile(bool sm90, int head_dim) {
+  if (sm90) return {128, 128, 1};
+  return {head_dim == 128 ? 64 : 128, 64, 2};
+}
+/// The same for an attention that sees `keys` rows.
+inline int attention_splits(const AttentionParams& p, AttentionTileShape tile, int multiprocessors, int64_t keys) {
+  int blocks = 0;
+  for (int g = 0; g < p.group_count; ++g) blocks += (p.groups[g].rows + tile.query_rows - 1) / tile.query_rows;
+  const int tiles = static_cast<int>((keys + tile.key_rows - 1) / tile.key_rows);
+  return attention_splits(blocks * p.heads * p.batch, multiprocessors * tile.blocks, tiles);
 }
 
 }  // namespace wam::kernels::cuda

@@ -14,7 +14,7 @@ enum class GemmEpilogue {
   bias,           // y = x w^T + bias
   bias_gelu,      // y = gelu_tanh(x w^T + bias)
   gate_residual,  // y = residual + gate * (x w^T + bias), the gate chosen by the row's time
-  qkv,            // the columns go to three places; sums of squares of queries and keys for the norm that follows
+  qkv,            // the columns go to up to three places; sums of squares of some for the norm that follows
 };
 
 /// Sums of squares are kept per this many columns, so that no two blocks add to one number and order never matters.
@@ -31,13 +31,16 @@ struct GemmParams {
   int64_t ldx = 0, ldw = 0, ldy = 0;
   // gate_residual
   const float* gate = nullptr;        // [time rows, n], row stride ldg
+  const float* gate_base = nullptr;   // [n], added to each row of the gate: the layer's table; nullptr: none
   const int32_t* gate_row = nullptr;  // [m], the time row of each row; nullptr: row 0 for all
   const bf16* residual = nullptr;     // [m, n], row stride ldr; may be y
   int64_t ldg = 0, ldr = 0;
-  // qkv, where n is three times a multiple of kSquareStripe
-  bf16* part[3] = {};       // queries, keys, values: [m, n / 3] each, row strides ld_part
+  // qkv, where n is `parts` times a multiple of kSquareStripe
+  int32_t parts = 3;        // queries, keys and values; keys and values; queries
+  int32_t normed = 2;       // the first so many have sums of squares
+  bf16* part[3] = {};       // [m, n / parts] each, row strides ld_part
   int64_t ld_part[3] = {};  //
-  float* square = nullptr;  // [m, 2, n / 3 / kSquareStripe] of queries and keys as stored; may be nullptr
+  float* square = nullptr;  // [m, normed, n / parts / kSquareStripe], of values as stored; may be nullptr
 };
 
 /// What every kernel asks of its parameters: n and k and all strides multiples of 8, all pointers 16-byte aligned, what
@@ -49,12 +52,14 @@ inline bool gemm_possible(const GemmParams& p) {
   if (p.m < 1 || p.n < 8 || p.k < 8 || p.n % 8 || p.k % 8) return false;
   if (!ok(p.x, p.ldx, p.k) || !ok(p.w, p.ldw, p.k) || (p.bias && !ok(p.bias, 0, 0))) return false;
   if (p.epilogue == GemmEpilogue::qkv) {
-    if (p.n % (3 * kSquareStripe)) return false;
-    for (int i = 0; i < 3; ++i)
-      if (!ok(p.part[i], p.ld_part[i], p.n / 3)) return false;
+    if (p.parts < 1 || p.parts > 3 || p.normed < 0 || p.normed > p.parts) return false;
+    if (p.n % (p.parts * kSquareStripe)) return false;
+    for (int i = 0; i < p.parts; ++i)
+      if (!ok(p.part[i], p.ld_part[i], p.n / p.parts)) return false;
     return true;
   }
-  if (p.epilogue == GemmEpilogue::gate_residual && (!ok(p.gate, p.ldg, p.n) || !ok(p.residual, p.ldr, p.n)))
+  if (p.epilogue == GemmEpilogue::gate_residual &&
+      (!ok(p.gate, p.ldg, p.n) || !ok(p.residual, p.ldr, p.n) || (p.gate_base && !ok(p.gate_base, 0, 0))))
     return false;
   return ok(p.y, p.ldy, p.n);
 }

@@ -18,6 +18,7 @@ struct GemmPlainParams {
   Act act = Act::none;
   const bf16* residual = nullptr;     // [m, n], row stride ldr; may be y; nullptr: none
   const float* gate = nullptr;        // [time rows, n], row stride ldg; nullptr: 1
+  const float* gate_base = nullptr;   // [n], added to each row of the gate; nullptr: none
   const int32_t* gate_row = nullptr;  // [m], the time row of each row; nullptr: row 0 for all
   int64_t ldr = 0, ldg = 0;
 };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "wamcore/kernels/cuda/bf16.h"
+#include "wamcore/kernels/cuda/fp8.h"
 #include "wamcore/kernels/cuda/launch.h"
 
 namespace wam::kernels::cuda {
@@ -9,7 +10,9 @@ namespace wam::kernels::cuda {
 struct LnModulateParams {
   const bf16* x = nullptr;        // [rows, cols], row stride ldx; or x_wide
   const float* x_wide = nullptr;  // the same in float32, for rows that come from outside
-  bf16* y = nullptr;              // [rows, cols], row stride ldy
+  bf16* y = nullptr;              // [rows, cols], row stride ldy; or y_e4m3
+  e4m3* y_e4m3 = nullptr;         // the same divided by a scale a row: what the FP8 product after it reads
+  float* y_scale = nullptr;       // [rows], with y_e4m3
   int32_t rows = 0, cols = 0;
   int64_t ldx = 0, ldy = 0;
   float eps = 1e-6f;
@@ -27,5 +30,7 @@ struct LnModulateParams {
 inline constexpr int32_t kLnMostColumns = 8192;
 
 LaunchResult ln_modulate(const LnModulateParams& p, Stream stream);
+/// With y_e4m3, where the columns and all strides are multiples of 4. On sm_90a.
+LaunchResult ln_modulate_e4m3(const LnModulateParams& p, Stream stream);
 
 }  // namespace wam::kernels::cuda

@@ -20,6 +20,8 @@ struct HeadRows {
   const float* norm = nullptr;  // [heads * head_dim], per head [head_dim]; nullptr: no norm
   int64_t ldx = 0;
   bool rope = false;
+  const float* square = nullptr;  // [tokens, squares], row stride ld_square: the row's sum of squares in parts, as a
+  int64_t ld_square = 0;          // product left them; nullptr: summed here
 };
 
 /// RMSNorm over the full width (or per head), rotation of pairs (2i, 2i + 1), and the write to where attention reads:
@@ -27,6 +29,7 @@ struct HeadRows {
 struct QkNormRopeCacheWriteParams {
   HeadRows part[3];
   int32_t parts = 0;
+  int32_t squares = 0;  // numbers that a row's sum of squares is divided into, where a part has them
   int32_t tokens = 0, heads = 0, head_dim = 0;
   int32_t pitch = 0;  // elements from one head to the next in y and cache; what lies above head_dim becomes zero
   int32_t store_begin = 0, store_rows = 0;  // tokens whose part with a cache goes there
