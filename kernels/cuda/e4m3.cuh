@@ -10,9 +10,12 @@ namespace wam::kernels::cuda {
 __host__ __device__ __forceinline__ float scale_of_top(float top) { return top > 0.0f ? top / kLargestE4m3 : 1.0f; }
 __host__ __device__ __forceinline__ float inverse_of_top(float top) { return top > 0.0f ? kLargestE4m3 / top : 1.0f; }
 
-/// Four neighbours, the one at the lowest address in the lowest byte.
+/// Four neighbours, the one at the lowest address in the lowest byte. `native`: by the instruction, in files that are
+/// compiled for 8.9 or later alone.
+template <bool native>
 __device__ __forceinline__ uint32_t pack_e4m3(float a, float b, float c, float d) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  static_assert(native);
   uint16_t low, high;
   asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(low) : "f"(b), "f"(a));
   asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(high) : "f"(d), "f"(c));

@@ -84,7 +84,7 @@ __global__ __launch_bounds__(Threads) void ln_modulate_kernel(const __grid_const
       const int c = (i * Threads + static_cast<int>(threadIdx.x)) * Width;
       if (c < p.cols)
         *reinterpret_cast<uint32_t*>(p.y_e4m3 + row * p.ldy + c) =
-            pack_e4m3(v[i][0] * inverse, v[i][1] * inverse, v[i][2] * inverse, v[i][3] * inverse);
+            pack_e4m3<true>(v[i][0] * inverse, v[i][1] * inverse, v[i][2] * inverse, v[i][3] * inverse);
     }
   }
 }

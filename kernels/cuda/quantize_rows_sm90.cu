@@ -3,8 +3,9 @@
 
 namespace wam::kernels::cuda {
 
-LaunchResult quantize_rows(const QuantizeRowsParams& p, Stream stream) {
-  return launch_on(stream, p, [](const auto& params, auto launch) { return launch_quantize_rows(params, launch); });
+LaunchResult quantize_rows_sm90(const QuantizeRowsParams& p, Stream stream) {
+  return launch_on(stream, p,
+                   [](const auto& params, auto launch) { return launch_quantize_rows<true>(params, launch); });
 }
 
 }  // namespace wam::kernels::cuda

@@ -57,6 +57,10 @@ Lowering::Array Lowering::rows_at(size_t offset, int64_t rows, int64_t cols) con
   return {reinterpret_cast<std::byte*>(b_.workspace) + offset, false, rows, cols, cols};
 }
 
+float* Lowering::floats_at(size_t offset, int64_t rows, int64_t cols) const {
+  return rows_at(offset, rows, 2 * cols).floats();
+}
+
 void Lowering::seen(const std::string& label, const Array& a) {
   steps_.back().seen.push_back({label, a.at, a.wide, a.rows, a.cols, a.stride});
 }
@@ -110,7 +114,7 @@ bool Lowering::project(const Projection& p) {
   kc::GemmParams g{.epilogue = kc::GemmEpilogue::qkv, .x = p.x.narrow(), .w = all.data, .m = small(p.x.rows)};
   g.n = small(all.n), g.k = small(all.k), g.ldx = p.x.stride, g.ldw = all.ld;
   g.parts = p.count, g.normed = p.normed;
-  g.square = rows_at(program_.place().square, 0, 0).floats();
+  g.square = floats_at(program_.place().square, p.x.rows, p.normed * all.n / (p.count * kc::kSquareStripe));
   for (int i = 0; i < p.count; ++i) {
     const Array& to = p.to[static_cast<size_t>(i)];
     g.part[i] = to.narrow(), g.ld_part[i] = to.stride;
@@ -125,8 +129,8 @@ bool Lowering::project(const Projection& p) {
 
 // The first parts of `p` are normed ones, in the order of the projection.
 void Lowering::squares(kc::QkNormRopeCacheWriteParams& p, int64_t inner, int normed) const {
-  const float* square = rows_at(program_.place().square, 0, 0).floats();
   p.squares = small(inner / kc::kSquareStripe);
+  const float* square = floats_at(program_.place().square, p.tokens, normed * p.squares);
   for (int i = 0; i < normed; ++i) p.part[i].square = square + i * p.squares, p.part[i].ld_square = normed * p.squares;
 }
 
@@ -311,8 +315,8 @@ void Lowering::divide(kc::AttentionParams& p, int64_t keys) const {
   const Placement& place = program_.place();
   p.splits = std::min(weights_.device().attention_splits(p, keys), place.splits);
   if (p.splits == 1) return;
-  p.split_out = rows_at(place.split_out, 0, 0).floats();
-  p.split_lse = rows_at(place.split_lse, 0, 0).floats();
+  p.split_out = floats_at(place.split_out, int64_t{p.splits} * p.rows, p.heads * p.head_dim);
+  p.split_lse = floats_at(place.split_lse, int64_t{p.splits} * p.rows, p.heads);
 }
 
 void Lowering::node(const SelfAttentionNode& n, const std::string& label) {

@@ -63,6 +63,7 @@ class Lowering {
 
   Array array(const Slice& s) const;
   Array rows_at(size_t offset, int64_t rows, int64_t cols) const;  // bf16 scratch
+  float* floats_at(size_t offset, int64_t rows, int64_t cols) const;
   void emit(Call call) { steps_.push_back({std::move(call), {}}); }
   void seen(const std::string& label, const Array& a);
   void product(const Product& p);

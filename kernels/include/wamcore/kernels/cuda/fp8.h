@@ -46,5 +46,7 @@ struct QuantizeRowsParams {
 
 /// cols, ldx a multiple of 8, ldy of 16, pointers 16-byte aligned.
 LaunchResult quantize_rows(const QuantizeRowsParams& p, Stream stream);
+/// The same bits, with the conversion that sm_90a has an instruction for.
+LaunchResult quantize_rows_sm90(const QuantizeRowsParams& p, Stream stream);
 
 }  // namespace wam::kernels::cuda

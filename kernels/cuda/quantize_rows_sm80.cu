@@ -1,0 +1,10 @@
+#include "launch.cuh"
+#include "quantize_rows.cuh"
+
+namespace wam::kernels::cuda {
+
+LaunchResult quantize_rows(const QuantizeRowsParams& p, Stream stream) {
+  return launch_on(stream, p, [](const auto& params, auto launch) { return launch_quantize_rows(params, launch); });
+}
+
+}  // namespace wam::kernels::cuda
