@@ -13,6 +13,7 @@ from .. import __version__, _core
 COMMANDS = {
     "run": "drive the simulated arm with a model, in closed loop",
     "drive": "move the robot of a robot.toml with a model",
+    "build-driver": "compile a robot driver against what is installed here",
     "inspect": "what the flight record of a run holds",
     "info": "what is in a checkpoint",
     "doctor": "what this machine and this installation can do",
@@ -23,7 +24,7 @@ COMMANDS = {
 
 def module_of(command: str):
     """The module of a subcommand, imported on demand: help needs neither simulator nor torch."""
-    return importlib.import_module("..convert" if command == "convert" else f".{command}", __name__)
+    return importlib.import_module("..convert" if command == "convert" else f".{command.replace('-', '_')}", __name__)
 
 
 def parser_for(command: str | None) -> argparse.ArgumentParser:

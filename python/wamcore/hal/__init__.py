@@ -2,10 +2,11 @@
 
 from .._core import FaultInjector, MockHal, ReplayHal
 from .._core import load_hal as load
+from .build import build_driver
 from .lerobot import LeRobot
 from .replay import replay
 
-__all__ = ["FaultInjector", "LeRobot", "MockHal", "MuJoCo", "ReplayHal", "load", "replay"]
+__all__ = ["FaultInjector", "LeRobot", "MockHal", "MuJoCo", "ReplayHal", "build_driver", "load", "replay"]
 
 
 def __getattr__(name: str):

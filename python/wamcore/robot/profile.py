@@ -82,6 +82,8 @@ class RobotProfile:
 
         if self.driver.kind == "library":
             return hal.load(str(self.driver.library), self.driver.name)
+        if self.driver.kind == "mujoco-native":
+            return hal.load(str(hal.build_driver("mujoco")))
         if self.driver.kind == "mujoco":
             return hal.MuJoCo(self.description.path, joints=list(self.limits.names))
         middle = (self.limits.position_min + self.limits.position_max) / 2
@@ -241,7 +243,7 @@ class _Reader:
         table = self.top.table("driver")
         if not table.values:
             return Driver()
-        kind = table.text("kind", choices=("mock", "mujoco", "library"))
+        kind = table.text("kind", choices=("mock", "mujoco", "mujoco-native", "library"))
         library = (
             self.top.file.parent / table.text("library", "the path of a shared library") if kind == "library" else None
         )
@@ -251,4 +253,6 @@ class _Reader:
             if not isinstance(value, str):
                 table.refuse(f"parameters.{key}", "a text", repr(value))
         table.finish()
+        if kind == "mujoco-native":
+            parameters |= {"model": str(self.description.path), "joints": ",".join(self.names)}
         return Driver(kind, library, name, parameters)
