@@ -90,30 +90,30 @@ class RobotProfile:
         return hal.MockHal(clock, joints=list(self.limits.names), cameras=cameras or [], start=middle)
 
 
-def read_robot(path: str | Path) -> RobotProfile:
+def read_robot(path: str | Path, description: str | Path | None = None) -> RobotProfile:
     """Reads a robot.toml; docs/robot.md has the keys.
 
     Args:
         path: the file. Paths in it are relative to its folder.
+        description: the URDF or MJCF file to read instead of the one it names, e.g. one inside an installed package.
 
     Raises:
         ConfigError: a key is unknown, missing or contradictory, or a limit is wider than the description's.
     """
-    return _Reader(read_table(Path(path))).read()
+    return _Reader(read_table(Path(path)), description).read()
 
 
 class _Reader:
-    def __init__(self, top: Table):
-        self.top = top
+    def __init__(self, top: Table, description: str | Path | None):
+        self.top, self.elsewhere = top, description
 
     def read(self) -> RobotProfile:
         top = self.top
         if (schema := top.take("schema", f"{SCHEMA}")) != SCHEMA:
             top.refuse("schema", f"{SCHEMA}, the format this version reads", repr(schema))
         name = top.text("name")
-        self.description = read_description(
-            top.file.parent / top.text("description", "the path of a URDF or MJCF file")
-        )
+        named = top.file.parent / top.text("description", "the path of a URDF or MJCF file")
+        self.description = read_description(Path(self.elsewhere or named))
         units = top.table("units")
         self.units = read_units(units)
         units.finish()
