@@ -157,19 +157,9 @@ std::shared_ptr<MockHal> make_mock(std::shared_ptr<Clock> clock, const std::vect
 }
 
 void bind_mock(py::module_& m) {
-  using Call = MockCall;
-  const auto call_of = [](const std::string& name) {
-    static const std::map<std::string, Call> calls = {{"configure", Call::configure}, {"activate", Call::activate},
-                                                      {"read", Call::read},           {"write", Call::write},
-                                                      {"frame", Call::frame},         {"deactivate", Call::deactivate}};
-    const auto found = calls.find(name);
-    if (found == calls.end())
-      throw InputError("MockHal: call wants one of configure, activate, read, write, frame, deactivate");
-    return found->second;
-  };
   py::class_<MockHal, Hal, py::smart_holder>(
       m, "MockHal",
-      "A robot in memory: a first-order plant with its own watchdog, and faults on demand.\n\n"
+      "A robot in memory: a first-order plant with its own watchdog; FaultInjector makes it fail.\n\n"
       "Args:\n    joints: their names.\n    clock: the runner's clock; None = the machine's.\n"
       "    cameras: list of CameraInfo.\n    start: float64 [dof], rad.\n    time_constant: s.\n"
       "    record_commands: how many commands to keep.",
@@ -177,17 +167,6 @@ void bind_mock(py::module_& m) {
       .def(py::init(&make_mock), py::arg("clock") = nullptr, py::kw_only(), py::arg("joints"),
            py::arg("cameras") = std::vector<CameraInfo>(), py::arg("start") = Doubles(0),
            py::arg("time_constant") = 0.05, py::arg("record_commands") = 0)
-      .def(
-          "inject",
-          [call_of](MockHal& self, const std::string& call, uint64_t after, uint64_t count, Status status) {
-            self.inject({call_of(call), after, count, status});
-          },
-          py::arg("call"), py::arg("after") = 0, py::arg("count") = UINT64_MAX, py::arg("status") = Status::fault,
-          "Makes `count` calls fail from number `after` on; before the run.")
-      .def("freeze_cameras", &MockHal::freeze_cameras, py::arg("after"), "From frame `after` on, frames stay the same.")
-      .def(
-          "lie", [](MockHal& self, const Doubles& q) { self.lie(to_vector(q, "MockHal.lie: q")); }, py::arg("q"),
-          "What the joint sensors report from now on, float64 [dof], rad; empty = the truth.")
       .def_property_readonly(
           "position", [](const MockHal& self) { return to_array(self.position()); },
           "Where the plant is, float64 [dof], rad.")
@@ -204,10 +183,7 @@ void bind_mock(py::module_& m) {
           "When the kept commands were issued, uint64 [n], ns.")
       .def_property_readonly("lapses", &MockHal::lapses, "How often the watchdog found the last command expired.")
       .def_property_readonly("active", &MockHal::active, "Whether it takes commands.")
-      .def_property_readonly("stops", &MockHal::stops, "Calls of stop() so far.")
-      .def(
-          "calls", [call_of](const MockHal& self, const std::string& call) { return self.calls(call_of(call)); },
-          py::arg("call"), "How often a method was called.");
+      .def_property_readonly("stops", &MockHal::stops, "Calls of stop() so far.");
 }
 
 }  // namespace

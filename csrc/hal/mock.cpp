@@ -37,32 +37,14 @@ MockHal::MockHal(std::shared_ptr<Clock> clock, MockOptions options)
   kept_.reserve(options_.record_commands * dof);
   for (const CameraInfo& c : options_.cameras)
     images_.emplace_back(static_cast<size_t>(c.height) * static_cast<size_t>(c.width) * 3);
-  image_times_.resize(images_.size());
   frames_.resize(images_.size());
 }
 
-bool MockHal::faulty(MockCall call, Status& status) noexcept {
-  const uint64_t number = calls_[static_cast<size_t>(call)].fetch_add(1);
-  for (const MockFault& fault : faults_)
-    if (fault.call == call && number >= fault.after && number - fault.after < fault.count) {
-      status = fault.status;
-      return true;
-    }
-  return false;
-}
-
-void MockHal::set_up(MockCall call, const char* what) {
-  Status status = Status::ok;
-  if (faulty(call, status)) throw RobotError(std::string("MockHal.") + what + ": injected fault");
-}
-
 Description MockHal::configure(const HalConfig&) {
-  set_up(MockCall::configure, "configure");
   return {.joints = options_.joints, .cameras = options_.cameras, .has_hw_watchdog = true};
 }
 
 void MockHal::activate(Mode mode) {
-  set_up(MockCall::activate, "activate");
   if (mode != Mode::position) throw RobotError("MockHal.activate: knows position mode only");
   const std::scoped_lock lock(mutex_);
   now_ns_ = clock_->now_ns();
@@ -92,13 +74,9 @@ void MockHal::advance() noexcept {
 }
 
 Status MockHal::read(State& state) noexcept {
-  Status status = Status::ok;
-  const bool fault = faulty(MockCall::read, status);
   const std::scoped_lock lock(mutex_);
   advance();
-  if (fault) return status;
-  const std::vector<double>& q = lie_.empty() ? q_ : lie_;
-  std::copy(q.begin(), q.end(), state.q.begin());
+  std::copy(q_.begin(), q_.end(), state.q.begin());
   std::copy(dq_.begin(), dq_.end(), state.dq.begin());
   std::fill(state.tau.begin(), state.tau.end(), 0.0);
   state.t_ns = now_ns_;
@@ -106,11 +84,8 @@ Status MockHal::read(State& state) noexcept {
 }
 
 Status MockHal::write(const Command& command) noexcept {
-  Status status = Status::ok;
-  const bool fault = faulty(MockCall::write, status);
   const std::scoped_lock lock(mutex_);
   advance();
-  if (fault) return status;
   if (!active_ || command.q.size() != q_.size()) return Status::fault;
   if (halted_) return Status::ok;
   std::copy(command.q.begin(), command.q.end(), goal_.begin());
@@ -123,10 +98,7 @@ Status MockHal::write(const Command& command) noexcept {
   return Status::ok;
 }
 
-void MockHal::deactivate() {
-  active_ = false;
-  set_up(MockCall::deactivate, "deactivate");
-}
+void MockHal::deactivate() { active_ = false; }
 
 void MockHal::stop(StopKind kind) noexcept {
   halted_ = true;
@@ -137,27 +109,11 @@ void MockHal::stop(StopKind kind) noexcept {
 void MockHal::close() noexcept { active_ = false; }
 
 Status MockHal::frame(int camera, FrameView& view) noexcept {
-  Status status = Status::ok;
-  if (faulty(MockCall::frame, status)) return status;
   const auto c = static_cast<size_t>(camera);
   if (camera < 0 || c >= images_.size()) return Status::fault;
-  const bool frozen = calls(MockCall::frame) > freeze_after_ && frames_[c] > 0;
-  if (!frozen) {
-    std::fill(images_[c].begin(), images_[c].end(), static_cast<uint8_t>(frames_[c]++));
-    image_times_[c] = clock_->now_ns();
-  }
-  view = {images_[c].data(), options_.cameras[c].height, options_.cameras[c].width, image_times_[c]};
+  std::fill(images_[c].begin(), images_[c].end(), static_cast<uint8_t>(frames_[c]++));
+  view = {images_[c].data(), options_.cameras[c].height, options_.cameras[c].width, clock_->now_ns()};
   return Status::ok;
-}
-
-std::string MockHal::error() const { return "injected fault"; }
-
-void MockHal::inject(const MockFault& fault) { faults_.push_back(fault); }
-
-void MockHal::lie(std::vector<double> q) {
-  const std::scoped_lock lock(mutex_);
-  if (!q.empty() && q.size() != q_.size()) throw ConfigError("MockHal.lie: wants one entry for each joint");
-  lie_ = std::move(q);
 }
 
 std::vector<double> MockHal::position() const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "wamcore/error.h"
+#include "wamcore/fault_injector.h"
 #include "wamcore/mock_hal.h"
 #include "wamcore/virtual_runner.h"
 
@@ -87,6 +88,7 @@ inline std::shared_ptr<TestPolicy> sine_policy(int horizon = 16) {
 struct VirtualRun {
   std::shared_ptr<wam::ManualClock> clock = std::make_shared<wam::ManualClock>(1'000'000'000);
   std::shared_ptr<wam::MockHal> hal;
+  std::shared_ptr<wam::FaultInjector> faults;  // around it
   std::unique_ptr<wam::VirtualRunner> runner;
 
   VirtualRun(std::shared_ptr<wam::Policy> policy, wam::RunnerOptions options = {}, std::vector<int> delays = {1},
@@ -94,7 +96,8 @@ struct VirtualRun {
     hal = std::make_shared<wam::MockHal>(clock, std::move(mock));
     options.clock = clock;
     if (options.record == 0.0) options.record = 60.0;
-    runner = std::make_unique<wam::VirtualRunner>(std::move(policy), hal, std::move(l), options, std::move(delays));
+    faults = std::make_shared<wam::FaultInjector>(hal, clock);
+    runner = std::make_unique<wam::VirtualRunner>(std::move(policy), faults, std::move(l), options, std::move(delays));
   }
 };
 

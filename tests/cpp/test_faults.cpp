@@ -46,202 +46,178 @@ Aftermath aftermath(const RunRecord& r) {
 
 uint64_t count(const RunnerStats& s, Reason r) { return s.safety[static_cast<size_t>(r)]; }
 
+constexpr uint64_t kFirst = 5;   // chunk from which on a policy fails
+constexpr uint64_t kLate = 600;  // servo tick from which on a driver fails
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+using Spoil = std::function<void(ActionChunk&, const ActionChunk& before)>;
+
+const Spoil repeated = [](ActionChunk& c, const ActionChunk& before) { c = before; };
+const Spoil of_an_old_number = [](ActionChunk& c, const ActionChunk&) { c.sequence = 2; };
+const Spoil of_another_epoch = [](ActionChunk& c, const ActionChunk&) { c.epoch = 9; };
+const Spoil with_nan = [](ActionChunk& c, const ActionChunk&) { c.q[9] = kNaN; };
+const Spoil far_off = [](ActionChunk& c, const ActionChunk&) { c.q.assign(c.q.size(), -1.9); };
+const Spoil none_at_all = [](ActionChunk&, const ActionChunk&) { throw RobotError("out of memory"); };
+
 struct Fault {
   const char* name;
-  std::function<void(ActionChunk&, const ActionChunk& before, uint64_t call)> spoil;  // a chunk, or nothing
-  std::function<void(MockHal&)> driver;                                               // or the driver
-  std::vector<int> delays;                                                            // or the time it takes
-  bool ends;                                                                          // the run, by itself
-  const char* words;                                                                  // what it says then
-  Reason reason;                                                                      // that was counted
-  Phase last;                                                                         // phase of the last cycle
+  Spoil spoil;                    // chunks from kFirst on, or nothing
+  bool once = false;              // that one chunk only
+  std::vector<HalFault> driver;   // or the driver
+  std::vector<int> delays = {1};  // or the time it takes
+  bool ends = false;              // the run, by itself
+  const char* words = "";         // what it says then
+  Reason reason = Reason::none;   // that was counted
+  Phase last = Phase::follow;     // phase of the last cycle
 };
 
-void nothing(ActionChunk&, const ActionChunk&, uint64_t) {}
-bool from_5(uint64_t call) { return call >= 5; }
+const Phase stopped = Phase::stopped;
+const HalCall kRead = HalCall::read, kWrite = HalCall::write, kFrame = HalCall::frame;
+
+const std::vector<Fault> matrix = {
+    {.name = "latency spike, short", .delays = {1, 1, 10, 1, 1, 1, 1, 1, 1, 1}, .reason = Reason::hold},
+    {.name = "latency spike, long",
+     .delays = {1, 1, 60},
+     .ends = true,
+     .words = "no admissible command",
+     .reason = Reason::stop,
+     .last = stopped},
+    {.name = "one duplicate", .spoil = repeated, .once = true, .reason = Reason::mismatch},
+    {.name = "one of an old number", .spoil = of_an_old_number, .once = true, .reason = Reason::sequence},
+    {.name = "one lost", .spoil = of_another_epoch, .once = true, .reason = Reason::epoch},
+    {.name = "one of NaN", .spoil = with_nan, .once = true, .reason = Reason::non_finite},
+    {.name = "duplicates for ever",
+     .spoil = repeated,
+     .ends = true,
+     .words = "refused",
+     .reason = Reason::mismatch,
+     .last = stopped},
+    {.name = "old numbers for ever",
+     .spoil = of_an_old_number,
+     .ends = true,
+     .words = "refused",
+     .reason = Reason::sequence,
+     .last = stopped},
+    {.name = "all lost",
+     .spoil = of_another_epoch,
+     .ends = true,
+     .words = "refused",
+     .reason = Reason::epoch,
+     .last = stopped},
+    {.name = "NaN for ever",
+     .spoil = with_nan,
+     .ends = true,
+     .words = "refused",
+     .reason = Reason::non_finite,
+     .last = stopped},
+    {.name = "zeros for ever",
+     .spoil = far_off,
+     .ends = true,
+     .words = "refused",
+     .reason = Reason::first_step,
+     .last = stopped},
+    {.name = "dead inference",
+     .spoil = none_at_all,
+     .ends = true,
+     .words = "out of memory",
+     .reason = Reason::stop,
+     .last = stopped},
+    {.name = "frozen camera",
+     .driver = {{.call = kFrame, .kind = FaultKind::freeze, .from = 500}},
+     .ends = true,
+     .reason = Reason::obs_age,
+     .last = stopped},
+    {.name = "stale joints",
+     .driver = {{.call = kRead, .from = kLate, .status = Status::stale}},
+     .ends = true,
+     .words = "no admissible command",
+     .reason = Reason::stop,
+     .last = stopped},
+    {.name = "joints of NaN",
+     .driver = {{.call = kRead, .kind = FaultKind::offset, .from = kLate, .joint = 1, .value = kNaN}},
+     .ends = true,
+     .words = "no admissible command",
+     .reason = Reason::stop,
+     .last = stopped},
+    {.name = "joints that are late", .driver = {{.call = kRead, .kind = FaultKind::late, .from = kLate, .ticks = 8}}},
+    {.name = "some joints lost", .driver = {{.call = kRead, .kind = FaultKind::drop, .from = 100, .probability = 0.3}}},
+    {.name = "some commands lost",
+     .driver = {{.call = kWrite, .kind = FaultKind::drop, .from = 100, .probability = 0.3}}},
+    {.name = "commands that come late",
+     .driver = {{.call = kWrite, .kind = FaultKind::late, .from = kLate, .ticks = 4}}},
+    {.name = "all commands lost",
+     .driver = {{.call = kWrite, .kind = FaultKind::drop, .from = kLate}},
+     .ends = true,
+     .words = "refused",
+     .reason = Reason::first_step,
+     .last = stopped},
+    {.name = "stalled driver",
+     .driver = {{.call = kWrite, .from = kLate, .status = Status::retry}},
+     .ends = true,
+     .words = "took no command"},
+    {.name = "a driver that hangs for a second",
+     .driver = {{.call = kWrite, .kind = FaultKind::stall, .from = kLate, .count = 1, .seconds = 1.0}}},
+    {.name = "failing driver", .driver = {{.call = kRead, .from = kLate}}, .ends = true, .words = "could not read"},
+};
+
+/// A sine that is spoilt as the fault says.
+std::shared_ptr<Policy> policy_of(const Fault& fault) {
+  auto before = std::make_shared<ActionChunk>();
+  return std::make_shared<TestPolicy>([&fault, before](const Observation& o, ActionChunk& c) {
+    fill_sine(o, c);
+    const ActionChunk good = c;
+    const bool now = fault.once ? c.sequence == kFirst : c.sequence >= kFirst;
+    if (fault.spoil && now) fault.spoil(c, *before);
+    *before = good;
+  });
+}
+
+/// What ended the run or not, the device itself stands soon: it follows with its own lag, or its dead-man time stops
+/// it.
+void check_that_it_stands(VirtualRun& run, const std::function<void(const std::string&)>& wrong) {
+  const std::vector<double> there = run.hal->position();
+  run.clock->advance(1'000'000'000);
+  std::vector<double> q(kDof), dq(kDof), tau(kDof);
+  State state{.q = q, .dq = dq, .tau = tau};
+  run.hal->read(state);  // it moves the device to now
+  const std::vector<double> at = run.hal->position();
+  for (size_t j = 0; j < kDof; ++j)
+    if (std::abs(at[j] - there[j]) > kTop * 0.15) wrong("the device went on moving");
+}
+
+void try_out(const Fault& fault) {
+  VirtualRun run(policy_of(fault), {}, fault.delays, robot(1));
+  for (const HalFault& f : fault.driver) run.faults->inject(f);
+  std::string words;
+  try {
+    run.runner->start();
+    run.runner->run(12.0);
+  } catch (const Error& e) {
+    words = e.what();
+  }
+  const RunnerStats s = run.runner->stats();
+  const Aftermath after = aftermath(run.runner->record());
+  const bool ended = !words.empty();
+  const std::function<void(const std::string&)> wrong = [&](const std::string& what) {
+    check::fail(__FILE__, __LINE__, std::string(fault.name) + ": " + what + " " + words);
+  };
+  for (const HalFault& f : fault.driver)
+    if (run.faults->struck(f.call) == 0) wrong("was not injected");
+  if (ended != fault.ends) wrong("ended or not");
+  if (words.find(fault.words) == std::string::npos) wrong("says another thing");
+  if (fault.reason != Reason::none && count(s, fault.reason) == 0) wrong("was not counted");
+  if (after.last != fault.last) wrong(std::string("last phase is ") + name(after.last));
+  if (after.distance > kHoldDistance) wrong("moved on for " + std::to_string(after.distance) + " rad");
+  if (fault.last == Phase::stopped && !after.stands) wrong("does not stand");
+  if (ended == run.hal->active() || (ended && run.hal->stops() == 0)) wrong("the device was left in the wrong state");
+  if (!worst(run.runner->record().command, limits(), kPeriod, {0, 0}).within()) wrong("left the limits");
+  if (ended) check_that_it_stands(run, wrong);
+}
 
 }  // namespace
 
 TEST(fault_matrix) {
-  const double nan = std::numeric_limits<double>::quiet_NaN();
-  const std::vector<Fault> faults = {
-      {"latency spike, short", nothing, {}, {1, 1, 10, 1, 1, 1, 1, 1, 1, 1}, false, "", Reason::hold, Phase::follow},
-      {"latency spike, long", nothing, {}, {1, 1, 60}, true, "no admissible command", Reason::stop, Phase::stopped},
-      {"one duplicate",
-       [](auto& c, auto& b, auto n) {
-         if (n == 5) c = b;
-       },
-       {},
-       {1},
-       false,
-       "",
-       Reason::mismatch,
-       Phase::follow},
-      {"one of an old number",
-       [](auto& c, auto&, auto n) {
-         if (n == 5) c.sequence = 2;
-       },
-       {},
-       {1},
-       false,
-       "",
-       Reason::sequence,
-       Phase::follow},
-      {"one lost",
-       [](auto& c, auto&, auto n) {
-         if (n == 5) c.epoch = 9;
-       },
-       {},
-       {1},
-       false,
-       "",
-       Reason::epoch,
-       Phase::follow},
-      {"one of NaN",
-       [nan](auto& c, auto&, auto n) {
-         if (n == 5) c.q[9] = nan;
-       },
-       {},
-       {1},
-       false,
-       "",
-       Reason::non_finite,
-       Phase::follow},
-      {"duplicates for ever",
-       [](auto& c, auto& b, auto n) {
-         if (from_5(n)) c = b;
-       },
-       {},
-       {1},
-       true,
-       "refused",
-       Reason::mismatch,
-       Phase::stopped},
-      {"old numbers for ever",
-       [](auto& c, auto&, auto n) {
-         if (from_5(n)) c.sequence = 2;
-       },
-       {},
-       {1},
-       true,
-       "refused",
-       Reason::sequence,
-       Phase::stopped},
-      {"all lost",
-       [](auto& c, auto&, auto n) {
-         if (from_5(n)) c.epoch = 9;
-       },
-       {},
-       {1},
-       true,
-       "refused",
-       Reason::epoch,
-       Phase::stopped},
-      {"NaN for ever",
-       [nan](auto& c, auto&, auto n) {
-         if (from_5(n)) c.q[9] = nan;
-       },
-       {},
-       {1},
-       true,
-       "refused",
-       Reason::non_finite,
-       Phase::stopped},
-      {"zeros for ever",
-       [](auto& c, auto&, auto n) {
-         if (from_5(n)) c.q.assign(c.q.size(), -1.9);
-       },
-       {},
-       {1},
-       true,
-       "refused",
-       Reason::first_step,
-       Phase::stopped},
-      {"frozen camera",
-       nothing,
-       [](MockHal& h) { h.freeze_cameras(25); },
-       {1},
-       true,
-       "",
-       Reason::obs_age,
-       Phase::stopped},
-      {"stale joints",
-       nothing,
-       [](MockHal& h) { h.inject({.call = MockCall::read, .after = 600, .status = Status::stale}); },
-       {1},
-       true,
-       "no admissible command",
-       Reason::stop,
-       Phase::stopped},
-      {"stalled driver",
-       nothing,
-       [](MockHal& h) { h.inject({.call = MockCall::write, .after = 600, .status = Status::retry}); },
-       {1},
-       true,
-       "took no command",
-       Reason::none,
-       Phase::follow},
-      {"failing driver",
-       nothing,
-       [](MockHal& h) { h.inject({.call = MockCall::read, .after = 600}); },
-       {1},
-       true,
-       "could not read",
-       Reason::none,
-       Phase::follow},
-      {"dead inference",
-       [](auto&, auto&, auto n) {
-         if (from_5(n)) throw RobotError("out of memory");
-       },
-       {},
-       {1},
-       true,
-       "out of memory",
-       Reason::stop,
-       Phase::stopped},
-  };
-  for (const Fault& fault : faults) {
-    ActionChunk before;
-    auto policy = std::make_shared<TestPolicy>([&](const Observation& o, ActionChunk& c) {
-      fill_sine(o, c);
-      const ActionChunk good = c;
-      fault.spoil(c, before, c.sequence);
-      before = good;
-    });
-    VirtualRun run(policy, {}, fault.delays, robot(1));
-    if (fault.driver) fault.driver(*run.hal);
-    std::string words;
-    try {
-      run.runner->start();
-      run.runner->run(12.0);
-    } catch (const Error& e) {
-      words = e.what();
-    }
-    const RunnerStats s = run.runner->stats();
-    const Aftermath after = aftermath(run.runner->record());
-    const bool ended = !words.empty();
-    const auto wrong = [&](const std::string& what) {
-      check::fail(__FILE__, __LINE__, std::string(fault.name) + ": " + what + " " + words);
-    };
-    if (ended != fault.ends) wrong("ended or not");
-    if (words.find(fault.words) == std::string::npos) wrong("says another thing");
-    if (fault.reason != Reason::none && count(s, fault.reason) == 0) wrong("was not counted");
-    if (after.last != fault.last) wrong(std::string("last phase is ") + name(after.last));
-    if (after.distance > kHoldDistance) wrong("moved on for " + std::to_string(after.distance) + " rad");
-    if (fault.last == Phase::stopped && !after.stands) wrong("does not stand");
-    if (ended == run.hal->active() || (ended && run.hal->stops() == 0)) wrong("the device was left in the wrong state");
-    if (!worst(run.hal->commands(), limits(), kPeriod, {0, 0}).within()) wrong("left the limits");
-    if (!ended) continue;
-    // whatever ended it, the device itself stands soon: it follows with its own lag, or its dead-man time stops it
-    const std::vector<double> there = run.hal->position();
-    run.clock->advance(1'000'000'000);
-    std::vector<double> q(kDof), dq(kDof), tau(kDof);
-    State state{.q = q, .dq = dq, .tau = tau};
-    run.hal->read(state);  // which may still fail; it moves the device to now all the same
-    const std::vector<double> at = run.hal->position();
-    for (size_t j = 0; j < kDof; ++j)
-      if (std::abs(at[j] - there[j]) > kTop * 0.15) wrong("the device went on moving");
-  }
+  for (const Fault& fault : matrix) try_out(fault);
 }
 
 TEST(a_clock_that_jumps) {

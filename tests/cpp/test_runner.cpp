@@ -298,10 +298,9 @@ TEST(estop_brakes_latches_and_resets_at_a_stand) {
   RunnerStats s = run.runner->stats();
   CHECK(s.phase == Phase::estop && run.runner->running());
   const uint64_t chunks = s.chunks;
-  run.hal->lie({kNaN, 0.0});
+  run.faults->inject({.kind = FaultKind::offset, .from = run.faults->tick(), .count = 41, .joint = 0, .value = kNaN});
   run.runner->run(0.2);
   CHECK(!run.runner->reset());  // blind
-  run.hal->lie({});
   CHECK(run.runner->reset());
   run.runner->run(2.0);
   s = run.runner->stats();
@@ -313,22 +312,22 @@ TEST(estop_brakes_latches_and_resets_at_a_stand) {
 
 TEST(driver_faults_stop_the_robot_and_surface) {
   struct Case {
-    MockFault fault;
+    HalFault fault;
     const char* text;
   };
   const std::vector<Case> cases = {
-      {{.call = MockCall::read, .after = 300}, "could not read the joints: injected fault"},
-      {{.call = MockCall::write, .after = 300}, "did not take a command: injected fault"},
-      {{.call = MockCall::write, .after = 300, .status = Status::retry}, "took no command for longer"},
-      {{.call = MockCall::read, .after = 300, .status = Status::stale}, "no admissible command"},
-      {{.call = MockCall::frame, .after = 5}, "camera 'cam0' failed"},
-      {{.call = MockCall::configure}, "MockHal.configure"},
-      {{.call = MockCall::activate}, "MockHal.activate"},
-      {{.call = MockCall::read}, "joints could not be read"},
+      {{.from = 300}, "could not read the joints: injected fault"},
+      {{.call = HalCall::write, .from = 300}, "did not take a command: injected fault"},
+      {{.call = HalCall::write, .from = 300, .status = Status::retry}, "took no command for longer"},
+      {{.from = 300, .status = Status::stale}, "no admissible command"},
+      {{.call = HalCall::frame, .from = 100}, "camera 'cam0' failed"},
+      {{.call = HalCall::configure}, "FaultInjector.configure"},
+      {{.call = HalCall::activate}, "FaultInjector.activate"},
+      {{}, "joints could not be read"},
   };
   for (const Case& test : cases) {
     VirtualRun run(sine_policy(), {}, {1}, robot(1));
-    run.hal->inject(test.fault);
+    run.faults->inject(test.fault);
     const std::string text = run_to_error(*run.runner, 30.0);
     if (!contains(text, test.text)) check::fail(__FILE__, __LINE__, std::string(test.text) + " / " + text);
     CHECK(!run.runner->running() && !run.hal->active());
@@ -336,7 +335,7 @@ TEST(driver_faults_stop_the_robot_and_surface) {
   }
   // a driver that cannot be left in order says so
   VirtualRun run(sine_policy());
-  run.hal->inject({.call = MockCall::deactivate});
+  run.faults->inject({.call = HalCall::deactivate});
   run.runner->start();
   run.runner->run(1.0);
   CHECK_THROWS(run.runner->stop(), RobotError, "deactivate");
@@ -344,8 +343,8 @@ TEST(driver_faults_stop_the_robot_and_surface) {
 
 TEST(passing_hiccups_do_not_stop_the_robot) {
   VirtualRun run(sine_policy());
-  run.hal->inject({.call = MockCall::read, .after = 100, .count = 10, .status = Status::stale});
-  run.hal->inject({.call = MockCall::write, .after = 200, .count = 10, .status = Status::retry});
+  run.faults->inject({.from = 100, .count = 10, .status = Status::stale});
+  run.faults->inject({.call = HalCall::write, .from = 200, .count = 10, .status = Status::retry});
   run.runner->start();
   run.runner->run(5.0);
   const RunnerStats s = run.runner->stats();
@@ -354,7 +353,7 @@ TEST(passing_hiccups_do_not_stop_the_robot) {
 
 TEST(an_estop_of_the_device_latches_ours) {
   VirtualRun run(sine_policy());
-  run.hal->inject({.call = MockCall::read, .after = 300, .count = 5, .status = Status::estop});
+  run.faults->inject({.from = 300, .count = 5, .status = Status::estop});
   run.runner->start();
   run.runner->run(4.0);
   CHECK(run.runner->stats().phase == Phase::estop);
@@ -363,14 +362,14 @@ TEST(an_estop_of_the_device_latches_ours) {
 
 TEST(frozen_camera_and_frozen_joints_age_the_observation) {
   VirtualRun run(sine_policy(), {}, {1}, robot(1));
-  run.hal->freeze_cameras(5);
+  run.faults->inject({.call = HalCall::frame, .kind = FaultKind::freeze, .from = 100});
   const std::string text = run_to_error(*run.runner, 30.0);
   CHECK(contains(text, "obs_age="));
   CHECK(worst(run.hal->commands(), limits(), kPeriod, {0, 0}).acceleration <= 1 + 1e-6);
   VirtualRun blind(sine_policy());
   blind.runner->start();
   blind.runner->run(1.0);
-  blind.hal->lie({kNaN, kNaN});
+  blind.faults->inject({.kind = FaultKind::offset, .value = kNaN});
   CHECK(contains(run_to_error(*blind.runner, 30.0), "no admissible command"));
 }
 

@@ -105,6 +105,7 @@ void drive(ManualClock& clock, const Runner& runner, double seconds, int sleeper
 struct ThreadedRun {
   std::shared_ptr<ManualClock> clock = std::make_shared<ManualClock>(1'000'000'000);
   std::shared_ptr<MockHal> hal;
+  std::shared_ptr<FaultInjector> faults;  // around it
   std::unique_ptr<Runner> runner;
 
   explicit ThreadedRun(std::shared_ptr<Policy> policy, RunnerOptions options = {}, MockOptions mock = robot()) {
@@ -112,7 +113,8 @@ struct ThreadedRun {
     options.clock = clock;
     options.record = 60;
     options.safety.hold_time = 100;  // this machine may be slow: a late chunk is no fault here
-    runner = std::make_unique<Runner>(std::move(policy), hal, limits(), options);
+    faults = std::make_shared<FaultInjector>(hal, clock);
+    runner = std::make_unique<Runner>(std::move(policy), faults, limits(), options);
   }
 };
 
@@ -173,17 +175,17 @@ TEST(a_policy_that_throws_in_its_thread_is_heard) {
 
 TEST(a_driver_fault_in_its_thread_is_heard) {
   ThreadedRun run(sine_policy(64));
-  run.hal->inject({.call = MockCall::read, .after = 200});
+  run.faults->inject({.from = 200});
   run.runner->start();
   drive(*run.clock, *run.runner, 20.0);
   CHECK_THROWS(run.runner->wait(1.0), RobotError, "could not read the joints: injected fault");
   ThreadedRun camera(sine_policy(64), {}, robot(1));
-  camera.hal->inject({.call = MockCall::frame, .after = 3});
+  camera.faults->inject({.call = HalCall::frame, .from = 50});
   camera.runner->start();
   drive(*camera.clock, *camera.runner, 20.0);
   CHECK_THROWS(camera.runner->wait(1.0), RobotError, "camera 'cam0'");
   ThreadedRun leaving(sine_policy(64));
-  leaving.hal->inject({.call = MockCall::deactivate});
+  leaving.faults->inject({.call = HalCall::deactivate});
   leaving.runner->start();
   drive(*leaving.clock, *leaving.runner, 1.0);
   leaving.runner->stop();
@@ -192,7 +194,7 @@ TEST(a_driver_fault_in_its_thread_is_heard) {
 
 TEST(a_robot_that_does_not_start_leaves_nothing_behind) {
   ThreadedRun run(sine_policy());
-  run.hal->inject({.call = MockCall::activate});
+  run.faults->inject({.call = HalCall::activate});
   CHECK_THROWS(run.runner->start(), RobotError, "activate");
   CHECK(!run.runner->running());
   CHECK_THROWS(run.runner->start(), RobotError, "once");

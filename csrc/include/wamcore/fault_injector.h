@@ -51,8 +51,11 @@ class WAMCORE_API FaultInjector final : public Hal {
   /// Throws ConfigError without a driver or a clock. `clock` is the runner's.
   FaultInjector(std::shared_ptr<Hal> inner, std::shared_ptr<Clock> clock, uint64_t seed = 0);
 
-  /// Adds a fault; before configure(). Throws ConfigError if that call cannot fail so.
+  /// Adds a fault; before the run, or between the steps of a virtual one. Throws ConfigError if that call cannot fail
+  /// so.
   void inject(const HalFault& fault);
+  /// Calls of read() since the last activate().
+  uint64_t tick() const { return tick_; }
   /// How many calls a fault has changed so far.
   uint64_t struck(HalCall call) const { return struck_[static_cast<size_t>(call)]; }
   const std::shared_ptr<Hal>& inner() const { return inner_; }
