@@ -210,8 +210,8 @@ void bind_cuda_calls(nb::module_& m) {
         return count;
       },
       "gpu"_a, "Multiprocessors of a GPU. Raises DeviceError.");
-  m.def("attention_splits", &kc::attention_splits, "blocks"_a, "slots"_a, "key_tiles"_a,
-        "Parts into which attention divides its keys so that blocks fill the slots of a GPU.");
+  m.def("attention_splits", static_cast<int (*)(int, int, int)>(&kc::attention_splits), "blocks"_a, "slots"_a,
+        "key_tiles"_a, "Parts into which attention divides its keys so that blocks fill the slots of a GPU.");
   m.def("gemm_choice", gemm_choice, "m"_a, "n"_a, "k"_a, "multiprocessors"_a, "fp8"_a = false,
         "(tile rows, tile columns, parts of k) of the sm_90a product.");
 }
