@@ -25,7 +25,7 @@ SOURCES := $(shell find csrc kernels cmake python -not -path '*/__pycache__*' -n
   CMakeLists.txt pyproject.toml README.md
 CXX_FILES = $(shell git ls-files 'csrc/**.h' 'csrc/**.cpp' 'kernels/**.h' 'kernels/**.cpp' 'kernels/**.cuh' \
   'kernels/**.cu' 'tests/**.h' 'tests/**.cpp' \
-  'examples/**.cpp')
+  'examples/**.cpp' 'python/**.cpp')
 
 .PHONY: help demo test build-cpp sanitize aarch64 cuda cuda-checked lint format clean
 

@@ -10,6 +10,7 @@
 #include "check.h"
 #include "hal/proxy.h"
 #include "robot_fixture.h"
+#include "wamcore/kinematic_workspace.h"
 #include "wamcore/runner.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -117,6 +118,18 @@ struct ThreadedRun {
     runner = std::make_unique<Runner>(std::move(policy), faults, limits(), options);
   }
 };
+
+/// A workspace of two links that allows every pose, at the full cost.
+std::shared_ptr<const Workspace> everywhere() {
+  WorkspaceOptions o{.dof = kDof};
+  for (int j = 0; j < kDof; ++j)
+    o.frames.push_back({.parent = j - 1, .position = {0.3, 0, 0}, .motion = Motion::hinge, .joint = j});
+  for (int i = 0; i < 8; ++i) o.spheres.push_back({.frame = i % kDof, .centre = {0.1, 0, 0}, .radius = 0.05});
+  for (const RegionShape shape : {RegionShape::box, RegionShape::cylinder, RegionShape::sphere})
+    o.regions.push_back({.shape = shape, .size = {9, 9, 9}});
+  o.regions.push_back({.shape = RegionShape::half_space, .centre = {0, 0, -9}});
+  return std::make_shared<KinematicWorkspace>(std::move(o));
+}
 
 }  // namespace
 
@@ -276,8 +289,16 @@ TEST(the_servo_thread_allocates_nothing_and_takes_no_lock) {
         c.q[static_cast<size_t>(i * kDof + j)] = o.state[static_cast<size_t>(j)] + 0.001 * i;
     if (c.sequence % 5 == 0) c.q[0] = std::numeric_limits<double>::quiet_NaN();
   });
-  Runner runner(policy, hal, limits(),
-                {.control_hz = 1000, .execute_horizon = 1, .record = 10, .safety = {.hold_time = 100}});
+  const auto clock = std::make_shared<SystemClock>();
+  const auto faults = std::make_shared<FaultInjector>(hal, clock);
+  faults->inject({.call = HalCall::read, .kind = FaultKind::late, .probability = 0.5, .ticks = 3});
+  faults->inject({.call = HalCall::write, .kind = FaultKind::late, .probability = 0.5, .ticks = 3});
+  Runner runner(policy, faults, limits(),
+                {.control_hz = 1000,
+                 .execute_horizon = 1,
+                 .record = 10,
+                 .safety = {.workspace = everywhere(), .hold_time = 100},
+                 .clock = clock});
   allocations = locks = 0;
   runner.start();
   while (runner.stats().cycles < 400 && runner.running()) std::this_thread::yield();

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import wamcore as wam
-from test_robot import DOF, NAMES, PATIENT, Arm, SinePolicy, limits, mock
+from robots import DOF, NAMES, PATIENT, Arm, SinePolicy, limits, mock
 from wamcore.hal import FaultInjector, replay
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import wamcore as wam
-from test_robot import SinePolicy
+from robots import SinePolicy
 from wamcore.hal import LeRobot
 
 

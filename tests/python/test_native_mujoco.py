@@ -12,8 +12,8 @@ if importlib.util.find_spec("mujoco") is None:
     pytest.skip("mujoco is not installed", allow_module_level=True)
 
 import wamcore as wam
+from robots import PATIENT
 from test_mujoco_hal import MJCF, Hold
-from test_robot import PATIENT
 from wamcore.cli import main
 from wamcore.hal import MuJoCo, build_driver, load
 from wamcore.sim import scene

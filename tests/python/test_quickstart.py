@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import wamcore
 from conftest import run
-from test_robot import SinePolicy
+from robots import SinePolicy
 
 PACKAGE = Path(wamcore._core.__file__).parent
 MODEL = Path(wamcore.__file__).parent / "models" / "tabletop"

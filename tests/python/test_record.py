@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import wamcore as wam
-from test_robot import DT, HORIZON, SinePolicy, limits, mock
+from robots import DT, HORIZON, SinePolicy, limits, mock
 from wamcore import cli
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import wamcore as wam
-from test_robot import SinePolicy
+from robots import SinePolicy
 
 URDF = """<robot name="arm">
   <link name="base"/><link name="upper"/><link name="fore"/><link name="finger"/><link name="thumb"/>

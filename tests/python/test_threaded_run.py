@@ -1,0 +1,120 @@
+"""Runs with threads: drivers and policies in Python, what they raise, and how runs end."""
+
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+
+import numpy as np
+import pytest
+import wamcore as wam
+from robots import NAMES, PATIENT, Arm, SinePolicy, limits
+
+
+def until(runner, condition, patience=60.0):
+    """Waits in short naps of the runner's own until the condition holds."""
+    for _ in range(int(patience / 0.02)):
+        if condition():
+            return
+        runner.wait(0.02)
+    raise AssertionError(f"not reached: {runner.stats}")
+
+
+def test_runner_drives_a_python_driver_on_a_thread_of_its_own():
+    arm = Arm(camera=True)
+    with wam.Runner(SinePolicy(), arm, limits(), control_hz=100, record=60.0, **PATIENT) as run:
+        until(run, lambda: run.stats["ticks"] >= 8 and run.stats["chunks"] >= 1)
+        assert run.running
+    assert len(arm.threads) == 1 and threading.get_ident() not in arm.threads
+    assert arm.calls[-2:] == ["deactivate", "close"] and not run.running
+    q = np.array(run.record()["command"])
+    v = np.diff(q, axis=0) * 100
+    assert np.abs(v).max() <= 2.0 * (1 + 1e-6) and np.abs(np.diff(v, axis=0)).max() * 100 <= 20.0 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("call, after", [("read", 20), ("write", 20), ("frame", 2)])
+def test_what_a_python_driver_raises_is_raised_from_wait_and_exit(call, after):
+    arm = Arm(camera=True, fail={call: after})
+    with pytest.raises(wam.RobotError, match=f"{call}: the cable is out"):
+        with wam.Runner(SinePolicy(), arm, limits(), control_hz=100, **PATIENT) as run:
+            run.wait(60.0)
+            raise AssertionError("wait() was to raise")
+    assert arm.calls[-1] == "close"
+    # without wait(), leaving the block raises
+    arm = Arm(camera=True, fail={call: after})
+    with pytest.raises(wam.RobotError, match=f"{call}: the cable is out"):
+        with wam.Runner(SinePolicy(), arm, limits(), control_hz=100, **PATIENT) as run:
+            while run.running:
+                pass
+    # an error that was heard is not raised again
+    arm = Arm(fail={"read": 20})
+    with wam.Runner(SinePolicy(), arm, limits(), control_hz=100, **PATIENT) as run:
+        with pytest.raises(wam.RobotError):
+            run.wait(60.0)
+
+
+def test_what_a_python_policy_raises_is_raised_from_wait():
+    def boom(n, q):
+        if n > 1:
+            raise ValueError("no plan today")
+        return q
+
+    clock = wam.SystemClock()
+    arm = wam.MockHal(clock, joints=NAMES)
+    with pytest.raises(wam.RobotError, match="no plan today"):
+        with wam.Runner(SinePolicy(boom), arm, limits(), execute_horizon=1, clock=clock, **PATIENT) as run:
+            run.wait(60.0)
+    assert not arm.active
+
+
+def test_an_exception_in_the_block_stops_the_robot_and_passes():
+    arm = Arm()
+    with pytest.raises(KeyError):
+        with wam.Runner(SinePolicy(), arm, limits(), control_hz=100, **PATIENT):
+            raise KeyError("mine")
+    assert arm.calls[-1] == "close"
+
+
+def test_driver_and_policy_live_as_long_as_the_runner_and_no_longer():
+    policy, arm = SinePolicy(), Arm()
+    seen = [weakref.ref(policy), weakref.ref(arm)]
+    run = wam.Runner(policy, arm, limits(), control_hz=100, **PATIENT)
+    run.start()
+    del policy, arm
+    gc.collect()
+    until(run, lambda: run.stats["chunks"] >= 1)  # although nobody here holds a name of them
+    run.stop()
+    run = None
+    gc.collect()
+    assert [ref() for ref in seen] == [None, None]
+
+
+def test_a_run_that_is_dropped_stops():
+    arm = Arm()
+    run = wam.Runner(SinePolicy(), arm, limits(), control_hz=100, **PATIENT)
+    run.start()
+    del run  # joins threads that want the interpreter lock
+    gc.collect()
+    assert arm.calls[-1] == "close"
+
+
+def test_the_interpreter_may_end_while_a_run_goes_on():
+    script = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import robots as t, test_threaded_run as u, wamcore as wam
+        arm = t.Arm()
+        run = wam.Runner(t.SinePolicy(), arm, t.limits(), control_hz=100, **t.PATIENT)
+        run.start()
+        u.until(run, lambda: run.stats["chunks"] >= 1)
+        import atexit
+        atexit.register(lambda: None)
+        print("leaving", flush=True)
+    """
+    folder = str(__import__("pathlib").Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), folder], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0 and done.stdout.strip() == "leaving", done.stderr
