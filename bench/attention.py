@@ -53,10 +53,11 @@ def sides(case: AttentionCase, arrays: Arrays) -> list[Side]:
     for name in ("cudnn", "flash") if arrays.device == "cuda" else ("",):
         label = f"torch SDPA {name}".rstrip()
         joined, concat = "keys and values concatenated before", "their concatenation included"
-        out.append(Side(label, joined, lambda n=name: torch_sdpa(inputs, n, False)))
+        out.append(Side(label, joined, lambda n=name: torch_sdpa(inputs, n, False), whole=False))
         out.append(Side(f"{label} + concat", concat, lambda n=name: torch_sdpa(inputs, n, True)))
     if arrays.device == "cuda":
-        out.append(Side("torch FlexAttention", "compiled; keys and values concatenated before", lambda: flex(inputs)))
+        joined = "compiled; keys and values concatenated before"
+        out.append(Side("torch FlexAttention", joined, lambda: flex(inputs), whole=False))
     return out
 
 

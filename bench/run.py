@@ -11,13 +11,17 @@ from wamcore import ConfigError
 from wamcore.cli import machine
 from wamcore.cli.tables import table
 
-from . import cases, limits
+from . import cases, limits, stack
 from .arrays import Arrays
 from .report import SCHEMA, Roofline, judge, run_case
 from .timing import CpuClock, CudaClock
 
 BENCHES = {
     "attention": "segmented attention, beside torch's with and without the concatenation it needs",
+    "gemm": "the six products of a layer with their epilogues, beside torch's",
+    "elementwise": "passes over rows that memory bounds, beside torch's",
+    "layer": "one layer with synthetic weights, beside the same maths in torch",
+    "forward": "all layers of a denoise pass, likewise",
     "limits": "what the device reaches at best: the roofline of the others",
 }
 COLUMNS = ("ms", "median", "p99", "n", "TFLOP/s", "GB/s", "of floor", "ratio", "timed")
@@ -64,7 +68,8 @@ def measure(args: argparse.Namespace) -> dict:
         for case, _ in limits.rows(arrays, scale):
             judge([r for r in rows if r["case"] == case.name and r["dtype"] == case.dtype], case, roofline)
     else:
-        for case, sides in module_of(args.model).rows(arrays, scale):
+        extra = (args.model,) if module_of(args.model) is stack else ()
+        for case, sides in module_of(args.model).rows(arrays, scale, *extra):
             if args.only in f"{case.model} {case.name}":
                 rows += judge(run_case(case, sides, clock, n, args.seconds), case, roofline)
     if not rows:
@@ -83,7 +88,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 def module_of(bench: str):
     """The module of a benchmark: rows(arrays, scale) and DEFINITION."""
-    return importlib.import_module(f".{bench}", __package__)
+    return stack if bench in ("layer", "forward") else importlib.import_module(f".{bench}", __package__)
 
 
 def given(args: argparse.Namespace, measured: Roofline) -> Roofline:
@@ -135,7 +140,8 @@ def tell(report: dict) -> str:
         lines += ["", f"{model}, {case}, {dtype}", table([cells(r) for r in rows], COLUMNS, text=(0, len(COLUMNS) - 1))]
     lines += [
         "",
-        "of floor: the roofline's least time over the median; ratio: a side's median over wamcore's",
+        "of floor: the roofline's least time over the median; ratio: a baseline's median over ours, and for ours that of "
+        "the best baseline that computes the same from the same inputs over it: above 1 ours is faster",
         f"measured: {report['definition']}",
     ]
     return "\n".join(lines)
@@ -154,6 +160,6 @@ def cells(row: dict) -> tuple:
         f"{row['tflops']:.3g}",
         f"{row['gbs']:.4g}",
         f"{100 * roof['fraction']:.0f} % {roof['bound']}" if roof else "-",
-        f"{row['ratio']:.2f}" if row["baseline"] and "ratio" in row else "",
+        f"{row['ratio']:.2f}" if "ratio" in row else "",
         row["timed"],
     )

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "wamcore/kernels/cuda/attention.h"
+#include "wamcore/kernels/cuda/embed.h"
 #include "wamcore/kernels/cuda/fp8.h"
 #include "wamcore/kernels/cuda/gemm.h"
 #include "wamcore/kernels/cuda/ln_modulate.h"
@@ -26,6 +27,7 @@ struct CudaKernels {
   int (*gemm_fp8)(const CudaPlace&, const kernels::cuda::GemmParams&, const kernels::cuda::Fp8Operands&);
   int (*ln_modulate)(const CudaPlace&, const kernels::cuda::LnModulateParams&);
   int (*qk_norm_rope_cachewrite)(const CudaPlace&, const kernels::cuda::QkNormRopeCacheWriteParams&);
+  int (*add)(const CudaPlace&, const kernels::cuda::AddParams&);
   int (*quantize_rows)(const CudaPlace&, const kernels::cuda::QuantizeRowsParams&);
   int (*sampler_step)(const CudaPlace&, const kernels::cuda::SamplerStepParams&);
   const char* (*explain)(int error);

@@ -115,7 +115,10 @@ kc::GemmParams gemm_params(const std::string& epilogue, const std::array<int32_t
   kc::GemmParams p{.bias = at<const kc::bf16>(pointer("bias")), .y = at<kc::bf16>(pointer("y"))};
   p.epilogue = epilogue == "bias_gelu"       ? kc::GemmEpilogue::bias_gelu
                : epilogue == "gate_residual" ? kc::GemmEpilogue::gate_residual
+               : epilogue == "qkv"           ? kc::GemmEpilogue::qkv
                                              : kc::GemmEpilogue::bias;
+  constexpr const char* kParts[] = {"q", "k", "v"};
+  for (int i = 0; i < 3; ++i) p.part[i] = at<kc::bf16>(pointer(kParts[i])), p.ld_part[i] = stride(kParts[i]);
   p.m = sizes[0], p.n = sizes[1], p.k = sizes[2], p.ldy = stride("y");
   p.gate = at<const float>(pointer("gate")), p.ldg = stride("gate");
   p.gate_row = at<const int32_t>(pointer("gate_row"));
@@ -168,6 +171,11 @@ void qk_norm_rope(const Place& place, float eps, const std::array<int32_t, 3>& s
          [&](const CudaKernels& k, const CudaPlace& where) { return k.qk_norm_rope_cachewrite(where, p); });
 }
 
+void add(const Place& place, Address x, Address y, int64_t count) {
+  const kc::AddParams p{.x = at<const kc::bf16>(x), .y = at<kc::bf16>(y), .count = count};
+  launch("add", place, [&](const CudaKernels& k, const CudaPlace& where) { return k.add(where, p); });
+}
+
 void quantize_rows(const Place& place, const std::array<int32_t, 2>& sizes, const Operands& o) {
   kc::QuantizeRowsParams p{.x = at<const kc::bf16>(o.at("x").first), .y = at<kc::e4m3>(o.at("y").first)};
   p.scale = at<float>(o.at("scale").first);
@@ -198,6 +206,8 @@ void bind_cuda_calls(nb::module_& m) {
         "For wamcore.kernels: ln_modulate on a GPU, by addresses that have been checked.");
   m.def("cuda_qk_norm_rope", qk_norm_rope, "place"_a, "eps"_a, "sizes"_a, "parts"_a, "rope"_a,
         "For wamcore.kernels: qk_norm_rope_cachewrite on a GPU, by addresses that have been checked.");
+  m.def("cuda_add", add, "place"_a, "x"_a, "y"_a, "count"_a,
+        "For wamcore.kernels: y += x on a GPU, by addresses that have been checked.");
   m.def("cuda_quantize_rows", quantize_rows, "place"_a, "sizes"_a, "operands"_a,
         "For wamcore.kernels: rows to e4m3 on a GPU, by addresses that have been checked.");
   m.def(

@@ -15,13 +15,17 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from . import _kernels
 from ._core import DeviceError, InputError, ShapeError
 from ._kernel_arrays import Arguments, Array
 
 __all__ = [
+    "add",
     "attention",
     "gemm",
+    "gemm_qkv",
     "layer_norm",
     "multiprocessors",
     "pack_weight",
@@ -223,6 +227,70 @@ def gemm(
     _kernels.cuda_gemm(call.place(), epilogue, (m, n, k), {key: (v.address, v.stride) for key, v in operands.items()})
 
 
+def gemm_qkv(
+    x: Any,
+    w: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    bias: Any = None,
+    x_scale: Any = None,
+    w_scale: Any = None,
+    stream: int | None = None,
+    threads: int = 0,
+) -> None:
+    """[q | k | v] = x w^T + bias, the columns sent to three places in one launch (three on the CPU).
+
+    Args:
+        x: [m, c]; float32; on a GPU bfloat16, or with scales uint8 whose bits are e4m3.
+        w: as for `gemm`, of 3 n rows; n is a multiple of 32 on the CPU, of 64 on a GPU.
+        q, k, v: [m, n]; float32; on a GPU bfloat16.
+        bias: [3 n] of q's dtype.
+        x_scale, w_scale, stream, threads: as for `gemm`.
+
+    Raises:
+        ShapeError, InputError, DeviceError: see the module.
+
+    Source: the projections before self-attention in DreamZero's released `CausalWanModel`.
+    """
+    call = Arguments("gemm_qkv", stream)
+    a = call.array("x", x, 2)
+    m, c = a.shape
+    first = call.array("q", q, (m, None), written=True)
+    n = first.shape[1]
+    parts = {"q": first, **{s: call.array(s, p, (m, n), written=True) for s, p in (("k", k), ("v", v))}}
+    panels = (3 * n // _kernels.PANEL, c, _kernels.PANEL)
+    step = 64 if call.cuda else _kernels.PANEL
+    if n % step:
+        raise ShapeError(f"gemm_qkv: q: wanted columns a multiple of {step}, got {n}")
+    b = call.array("w", w, (3 * n, c) if call.cuda else panels, whole=not call.cuda)
+    wide = "bfloat16" if call.cuda else "float32"
+    call.dtypes(wide, **parts)
+    added = {
+        "bias": call.optional("bias", bias, (3 * n,), wide),
+        "x_scale": call.optional("x_scale", x_scale, (m,), "float32"),
+        "w_scale": call.optional("w_scale", w_scale, (3 * n,), "float32"),
+    }
+    if not call.cuda:
+        call.only_on_gpu(x_scale=x_scale, w_scale=w_scale)
+        call.dtypes("float32", x=a, w=b)
+        ops, rows, each = _ops(threads), np.from_dlpack(w), n // _kernels.PANEL
+        offsets = None if bias is None else np.from_dlpack(bias)
+        for i, part in enumerate((q, k, v)):
+            ops.gemm(x, rows[i * each : (i + 1) * each], part, None if bias is None else offsets[i * n : (i + 1) * n])
+        return
+    if (x_scale is None) != (w_scale is None):
+        raise InputError("gemm_qkv: x_scale and w_scale: wanted both or none, got one")
+    call.dtypes("bfloat16" if x_scale is None else "uint8", x=a, w=b)
+    step = 8 if x_scale is None else 16
+    if c % step:
+        raise ShapeError(f"gemm_qkv: x: wanted columns a multiple of {step} on a GPU, got {c}")
+    call.aligned(x=a, w=b, **parts, **({"bias": added["bias"]} if added["bias"] else {}))
+    operands = {"x": a, "w": b, **parts, **{key: v for key, v in added.items() if v}}
+    _kernels.cuda_gemm(call.place(), "qkv", (m, 3 * n, c), {key: (v.address, v.stride) for key, v in operands.items()})
+
+
 def layer_norm(
     x: Any,
     y: Any,
@@ -333,6 +401,30 @@ def qk_norm_rope(
     part = (a.address, a.stride, o.address, norm.address if norm else 0, cos is not None)
     rope = tuple(t.address if t else 0 for t in turns)
     _kernels.cuda_qk_norm_rope(call.place(), eps, (rows, heads, d), [part], rope)
+
+
+def add(x: Any, y: Any, *, stream: int | None = None) -> None:
+    """y += x, for what several attentions give to one sum.
+
+    Args:
+        x: [rows, cols], contiguous; float32; on a GPU bfloat16.
+        y: [rows, cols] of x's dtype, contiguous.
+        stream: as for `attention`.
+
+    Raises:
+        ShapeError, InputError, DeviceError: see the module.
+
+    Source: text and image attention of DreamZero's released `CausalWanModel` are summed.
+    """
+    call = Arguments("add", stream)
+    a = call.array("x", x, 2, whole=True)
+    o = call.array("y", y, a.shape, written=True, whole=True)
+    call.dtypes("bfloat16" if call.cuda else "float32", x=a, y=o)
+    if not call.cuda:
+        to = np.from_dlpack(y)
+        np.add(to, np.from_dlpack(x), out=to)
+        return
+    _kernels.cuda_add(call.place(), a.address, o.address, a.shape[0] * a.shape[1])
 
 
 def quantize_rows(x: Any, y: Any, scale: Any, *, stream: int | None = None) -> None:

@@ -177,6 +177,7 @@ constexpr CudaKernels kKernelCalls{
     .gemm_fp8 = gemm_fp8,
     .ln_modulate = plain<kc::ln_modulate, kc::LnModulateParams>,
     .qk_norm_rope_cachewrite = plain<kc::qk_norm_rope_cachewrite, kc::QkNormRopeCacheWriteParams>,
+    .add = plain<kc::add, kc::AddParams>,
     .quantize_rows = plain<kc::quantize_rows, kc::QuantizeRowsParams>,
     .sampler_step = plain<kc::sampler_step, kc::SamplerStepParams>,
     .explain = explain,

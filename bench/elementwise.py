@@ -1,0 +1,137 @@
+"""Passes over rows that are bound by memory: modulated norm, QK-norm with rotation, quantisation, a sampler's step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from wamcore import kernels
+
+from . import cases
+from .arrays import SETS, Arrays
+from .cases import ElementwiseCase
+from .report import Side, Unavailable
+
+DEFINITION = (
+    "one pass over the rows of a layer: LayerNorm with the shift and scale of each row's timestep; RMSNorm over the full "
+    "width and rotation of queries and of keys; bfloat16 to e4m3 with a scale a row; or guidance and a UniPC update"
+)
+
+
+def rows(arrays: Arrays, scale: str) -> Iterator[tuple[ElementwiseCase, list[Side]]]:
+    sides = {"ln_modulate": ln_modulate, "qk_norm_rope": qk_norm_rope, "quantize_rows": quantize_rows}
+    for case in cases.elementwise(scale, arrays.dtype):
+        if case.kernel in sides:
+            yield case, sides[case.kernel](case, arrays)
+
+
+def threads(arrays: Arrays) -> dict:
+    return {"threads": arrays.threads} if arrays.device == "cpu" else {}
+
+
+def beside(ours, timed: str, eager, arrays: Arrays, per_call: str = "one launch") -> list[Side]:
+    """Our side, and torch's expression of it: eager, and compiled on a GPU. `ours` and `eager` give calls."""
+
+    def torch_side(compiled: bool):
+        if arrays.torch is None:
+            raise Unavailable("torch is not installed")
+        call = eager()
+        return arrays.torch.no_grad()(arrays.torch.compile(call) if compiled else call)
+
+    out = [
+        Side("wamcore", f"{timed}, {per_call}", ours, baseline=False),
+        Side("torch eager", timed, lambda: torch_side(False)),
+    ]
+    if arrays.device == "cuda":
+        out.append(Side("torch.compile", timed, lambda: torch_side(True)))
+    return out
+
+
+def ln_modulate(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
+    wide = case.heads * case.head_dim
+    x, y = [arrays.random(case.rows, wide) for _ in range(SETS)], arrays.empty(case.rows, wide)
+    shift, scale = arrays.random(2, wide, wide=True), arrays.random(2, wide, wide=True)
+    row = arrays.rows([int(i >= case.rows - case.rows // 70) for i in range(case.rows)])
+
+    def ours():
+        options = {"shift": shift, "scale": scale, "time_row": row, **threads(arrays)}
+
+        def call(i: int):
+            kernels.layer_norm(x[i % SETS], y, **options)
+            return y
+
+        return call
+
+    def eager():
+        t, norm = arrays.tensor, arrays.torch.nn.functional.layer_norm
+        xs, r = [t(a) for a in x], t(row).long()
+        b, a = t(shift).to(xs[0].dtype), t(scale).to(xs[0].dtype)
+        return lambda i: norm(xs[i % SETS], (wide,), eps=1e-6) * (1 + a[r]) + b[r]
+
+    return beside(ours, "norm and modulation", eager, arrays)
+
+
+def qk_norm_rope(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
+    shape = case.rows, case.heads, case.head_dim
+    both = [(arrays.random(*shape), arrays.random(*shape)) for _ in range(SETS)]
+    out = arrays.empty(*shape), arrays.empty(*shape)
+    weight = [arrays.random(shape[1] * shape[2], wide=True) for _ in range(2)]
+    angle = arrays.random(case.rows, case.head_dim // 2, wide=True)
+    library = np if arrays.device == "cpu" else arrays.torch
+    cos, sin = library.cos(angle), library.sin(angle)
+
+    def ours():
+        options = {"cos": cos, "sin": sin, **threads(arrays)}
+
+        def call(i: int):
+            for x, y, w in zip(both[i % SETS], out, weight, strict=True):
+                kernels.qk_norm_rope(x, y, weight=w, **options)
+            return out
+
+        return call
+
+    def eager():
+        t, torch = arrays.tensor, arrays.torch
+        c, s = t(cos)[:, None], t(sin)[:, None]
+        sets = [[t(a) for a in pair] for pair in both]
+        weights = [t(w).to(sets[0][0].dtype).view(shape[1:]) for w in weight]
+
+        def one(x, w):
+            wide = x.float()
+            z = (wide * torch.rsqrt(wide.pow(2).mean((1, 2), keepdim=True) + 1e-6)).to(x.dtype) * w
+            a, b = z.float().unflatten(-1, (-1, 2)).unbind(-1)
+            return torch.stack([a * c - b * s, a * s + b * c], -1).flatten(-2).to(x.dtype)
+
+        return lambda i: [one(x, w) for x, w in zip(sets[i % SETS], weights, strict=True)]
+
+    return beside(ours, "norm and rotation of both", eager, arrays, "a launch each")
+
+
+def quantize_rows(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
+    wide = case.heads * case.head_dim
+    x = [arrays.random(case.rows, wide) for _ in range(SETS)]
+
+    def ours():
+        if arrays.device == "cpu":
+            raise Unavailable("quantize_rows runs on a GPU")
+        torch = arrays.torch
+        y = torch.empty(case.rows, wide, dtype=torch.uint8, device="cuda")
+        scale = torch.empty(case.rows, dtype=torch.float32, device="cuda")
+
+        def call(i: int):
+            kernels.quantize_rows(x[i % SETS], y, scale)
+            return y, scale
+
+        return call
+
+    def eager():
+        torch, sets = arrays.torch, [arrays.tensor(a) for a in x]
+
+        def call(i: int):
+            values = sets[i % SETS].float()
+            scale = values.abs().amax(1, keepdim=True) / 448.0
+            return (values / scale).to(torch.float8_e4m3fn), scale
+
+        return call
+
+    return beside(ours, "e4m3 and a scale a row", eager, arrays)
