@@ -21,7 +21,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
 # A change in any of these reinstalls the package; folders are listed so that removed files count too.
-SOURCES := $(shell find csrc kernels cmake python -not -path '*/__pycache__*' -not -name '*.so') \
+SOURCES := $(shell find bench csrc kernels cmake python -not -path '*/__pycache__*' -not -name '*.so') \
   CMakeLists.txt pyproject.toml README.md
 CXX_FILES = $(shell git ls-files 'csrc/**.h' 'csrc/**.cpp' 'kernels/**.h' 'kernels/**.cpp' 'kernels/**.cuh' \
   'kernels/**.cu' 'tests/**.h' 'tests/**.cpp' \

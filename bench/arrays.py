@@ -53,8 +53,9 @@ class Arrays:
 
     def rows(self, values: list[int]):
         """int32 row numbers."""
-        a = np.asarray(values, np.int32)
-        return a if self.device == "cpu" else self.torch.from_numpy(a).cuda()
+        if self.device == "cpu":
+            return np.asarray(values, np.int32)
+        return self.torch.tensor(values, dtype=self.torch.int32, device="cuda")
 
     def tensor(self, array):
         """The same memory as a torch tensor."""

@@ -175,13 +175,18 @@ def elementwise(scale: str, dtype: str) -> Iterator[ElementwiseCase]:
             )
 
 
+def pass_work(model: ModelShape, rows: int, keys: int, element: int) -> tuple[float, float]:
+    """FLOP of one layer's products and attentions for `rows` rows that see `keys` keys and the context; bytes of the
+    weights, of the keys and values that are not this pass's, and of the rows in and out."""
+    d, inner, context = model.width, model.heads * model.head_dim, model.text + model.image
+    weights = 6 * d * inner + 2 * d * model.ffn
+    flop = 2.0 * rows * weights + 4.0 * rows * (keys + context) * inner
+    return flop, float(element) * (weights + 2 * (keys - rows + context) * inner + 2 * rows * d)
+
+
 def layer_work(model: ModelShape, cached_frames: int, element: int) -> tuple[float, float]:
-    """FLOP of one layer's products and attentions, and bytes of its weights, K/V read and rows in and out."""
-    m, d, keys, context = model.tokens, model.width, sum(model.segments(cached_frames)), model.text + model.image
-    inner = model.heads * model.head_dim
-    weights = 4 * d * inner + 2 * d * inner + 2 * d * model.ffn
-    flop = 2.0 * m * weights + 4.0 * m * (keys + context) * inner
-    return flop, float(element) * (weights + 2 * (cached_frames * model.frame_tokens + context) * inner + 2 * m * d)
+    """`pass_work` of a denoise pass."""
+    return pass_work(model, model.tokens, sum(model.segments(cached_frames)), element)
 
 
 def stack(scale: str, dtype: str, bench: str) -> Iterator[StackCase]:
@@ -196,10 +201,22 @@ def stack(scale: str, dtype: str, bench: str) -> Iterator[StackCase]:
 
 
 def chunk(scale: str, dtype: str) -> Iterator[ChunkCase]:
-    """A chunk with a full memory: the update of it, and the executed steps."""
+    """A chunk of so many executed steps; `chunk_with` says what it costs with so many frames remembered."""
     for model, _ in _models(scale, "chunk"):
-        for steps in TABLE["chunk_steps"]:
+        for steps in TABLE["chunk_steps"][scale]:
             yield ChunkCase(model.name, f"{steps} executed step{'s' * (steps > 1)}", dtype, steps)
+
+
+def chunk_with(case: ChunkCase, frames: int, dtype: str) -> ChunkCase:
+    """With the work of the memory's update (whole layers are counted) and of the steps, without guidance."""
+    model, element = MODELS[case.model], ELEMENT[dtype]
+    seen = min(frames, model.block_frames)  # frames that the update adds; they are among the remembered ones
+    update = pass_work(model, seen * model.frame_tokens, frames * model.frame_tokens, element)
+    step = layer_work(model, frames, element)
+    flop, moved = (model.layers * (u + case.steps * s) for u, s in zip(update, step, strict=True))
+    plural = "s" * (frames > 1)
+    name = f"{case.name}, {frames} frame{plural} remembered"
+    return ChunkCase(case.model, name, dtype, case.steps, flop=flop, bytes=moved)
 
 
 def waves(blocks: int, slots: int) -> tuple[float, int]:

@@ -96,7 +96,9 @@ def sides_fp8(case: GemmCase, arrays: Arrays) -> list[Side]:
     """Operands in e4m3 with a scale a row of x and of w."""
     inputs = Inputs(case, arrays)
     return [
-        Side("wamcore", f"{EPILOGUE[case.epilogue]}; operands quantised before", lambda: ours_fp8(inputs, False), False),
+        Side(
+            "wamcore", f"{EPILOGUE[case.epilogue]}; operands quantised before", lambda: ours_fp8(inputs, False), False
+        ),
         Side("wamcore + quantize_rows", "x quantised too", lambda: ours_fp8(inputs, True), False, task="quantised"),
         Side("torch _scaled_mm", "bias; operands quantised before, rows padded to 16", lambda: scaled(inputs)),
     ]

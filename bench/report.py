@@ -66,7 +66,13 @@ def run_case(case: Case, sides: list[Side], clock, n: int, seconds: float) -> li
     rows = []
     for side in sides:
         row = {"model": case.model, "case": case.name, "dtype": case.dtype, "side": side.name, "timed": side.timed}
-        row |= {"baseline": side.baseline, "task": side.task, "whole": side.whole, "flop": case.flop, "bytes": case.bytes}
+        row |= {
+            "baseline": side.baseline,
+            "task": side.task,
+            "whole": side.whole,
+            "flop": case.flop,
+            "bytes": case.bytes,
+        }
         if side.name in missing:
             rows.append(row | {"unavailable": missing[side.name]})
         else:

@@ -1,4 +1,4 @@
-"""`wamcore bench attention|gemm|elementwise|layer|forward|limits`: times the cases of the table, tells, writes JSON."""
+"""`wamcore bench attention`, `gemm` and so on: times the cases of the table, tells, writes JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wamcore import ConfigError
 from wamcore.cli import machine
 from wamcore.cli.tables import table
 
-from . import cases, limits, stack
+from . import cases, chunk, limits, stack
 from .arrays import Arrays
 from .report import SCHEMA, Roofline, judge, run_case
 from .timing import CpuClock, CudaClock
@@ -22,6 +22,7 @@ BENCHES = {
     "elementwise": "passes over rows that memory bounds, beside torch's",
     "layer": "one layer with synthetic weights, beside the same maths in torch",
     "forward": "all layers of a denoise pass, likewise",
+    "chunk": "one chunk of a session at 16, 8, 4 and 1 executed steps",
     "limits": "what the device reaches at best: the roofline of the others",
 }
 COLUMNS = ("ms", "median", "p99", "n", "TFLOP/s", "GB/s", "of floor", "ratio", "timed")
@@ -67,6 +68,9 @@ def measure(args: argparse.Namespace) -> dict:
     if args.model == "limits":
         for case, _ in limits.rows(arrays, scale):
             judge([r for r in rows if r["case"] == case.name and r["dtype"] == case.dtype], case, roofline)
+    elif args.model == "chunk":
+        for case, found in chunk.measure(args, device, arrays.threads, scale, args.n or (1 if args.smoke else 25)):
+            rows += judge(found, case, roofline)
     else:
         extra = (args.model,) if module_of(args.model) is stack else ()
         for case, sides in module_of(args.model).rows(arrays, scale, *extra):
@@ -77,7 +81,8 @@ def measure(args: argparse.Namespace) -> dict:
     return {
         "schema": SCHEMA,
         "bench": args.model,
-        "definition": f"{module_of(args.model).DEFINITION}; {clock.how}; random data, rotating inputs",
+        "definition": module_of(args.model).DEFINITION
+        + ("" if args.model == "chunk" else f"; {clock.how}; random data, rotating inputs"),
         "device": describe(arrays),
         "scale": {"name": scale, "what": cases.TABLE["scales"][scale]["what"]},
         "roofline": {"tflops": roofline.tflops, "gbs": roofline.gbs, "source": roofline.source},
@@ -140,8 +145,8 @@ def tell(report: dict) -> str:
         lines += ["", f"{model}, {case}, {dtype}", table([cells(r) for r in rows], COLUMNS, text=(0, len(COLUMNS) - 1))]
     lines += [
         "",
-        "of floor: the roofline's least time over the median; ratio: a baseline's median over ours, and for ours that of "
-        "the best baseline that computes the same from the same inputs over it: above 1 ours is faster",
+        "of floor: the roofline's least time over the median; ratio: a baseline's median over ours, and for ours that "
+        "of the best baseline that computes the same from the same inputs over it: above 1 ours is faster",
         f"measured: {report['definition']}",
     ]
     return "\n".join(lines)

@@ -13,8 +13,8 @@ from .report import Side, Unavailable
 from .timing import Call
 
 DEFINITION = (
-    "transformer layers of a denoise pass, synthetic weights: norms with modulation, q k v, QK-norm, rotation, attention "
-    "over memory and this pass's rows, text and image attention, feed-forward; text and image keys and the modulation "
+    "transformer layers of a denoise pass, synthetic weights: norms with modulation, q k v, QK-norm, rotation, "
+    "attention over memory and this pass's rows, text and image attention, feed-forward; text and image keys and the modulation "
     "of the timesteps are made before; no embedding, no head, no sampler; every layer has weights of its own"
 )
 
@@ -54,8 +54,8 @@ def peers(stack: Callable[[], Stack]) -> TorchLayers:
 
 
 def graphed(arrays: Arrays, make: Callable[[], Call]) -> Call:
-    """Every set of inputs as a CUDA graph of its own. Warmed up on the stream that is captured: our kernels keep scratch
-    memory for each stream, which cannot grow during a capture.
+    """Every set of inputs as a CUDA graph of its own. Warmed up on the stream that is captured: our kernels keep
+    scratch memory for each stream, which cannot grow during a capture.
     """
     torch = arrays.torch
     call, stream, graphs = make(), torch.cuda.Stream(), []

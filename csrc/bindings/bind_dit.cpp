@@ -8,6 +8,7 @@
 #include "flow/denoiser.h"
 #include "io/json.h"
 #include "io/weight_store.h"
+#include "session/synthetic_weights.h"
 
 namespace wam::bindings {
 namespace {
@@ -180,9 +181,20 @@ std::vector<std::pair<std::string, Shape>> dit_keys(const std::string& config, s
   return out;
 }
 
+std::shared_ptr<Model> make_synthetic(const std::string& dir, const std::string& device, int threads,
+                                      const std::string& dtype, uint64_t seed) {
+  const py::gil_scoped_release nogil;
+  const LoadOptions options{.device = device, .threads = threads, .dtype = dtype};
+  return std::const_pointer_cast<Model>(synthetic_model(dir, options, seed));
+}
+
 }  // namespace
 
 void bind_dit(py::module_& m) {
+  m.def("synthetic_model", &make_synthetic, py::arg("dir"), py::arg("device") = "cpu", py::arg("threads") = 0,
+        py::arg("dtype") = "auto", py::arg("seed") = 0,
+        "A Model of a folder with config.json and embodiment.json, its weights random: what it costs is real, what it "
+        "says is not. Raises ConfigError, DeviceError.");
   py::class_<Dit>(m, "Dit", R"(The diffusion transformer of a DreamZero checkpoint by itself, batch 1, float32.
 
 Args:

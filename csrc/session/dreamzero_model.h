@@ -6,6 +6,7 @@
 #include "model/codecs/text_encoder.h"
 #include "model/codecs/vae.h"
 #include "model/families/dreamzero.h"
+#include "session/synthetic_weights.h"
 #include "session/tokenizer.h"
 #include "wamcore/model.h"
 
@@ -13,7 +14,8 @@ namespace wam {
 
 /// A DreamZero checkpoint, loaded.
 struct DreamZeroModel final : public Model {
-  DreamZeroModel(const std::string& dir, const LoadOptions& options);
+  /// Of a folder with configuration and weights; with `synthetic` of the configuration alone.
+  DreamZeroModel(const std::string& dir, const LoadOptions& options, const SyntheticWeights* synthetic = nullptr);
 
   const Embodiment& embodiment() const override { return embodiment_; }
   std::string family() const override { return "dreamzero"; }
@@ -36,6 +38,9 @@ struct DreamZeroModel final : public Model {
   int height = 0, width = 0;                 // of the picture the codec sees, pixels
 
  private:
+  void read_weights(const std::string& dir, Precision precision, bool check_finite);
+  void make_weights(Precision precision, const SyntheticWeights& weights);
+
   Embodiment embodiment_;
   int64_t parameters_ = 0;
 };

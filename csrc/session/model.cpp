@@ -52,7 +52,7 @@ void check(const DreamZeroConfig& c, const Embodiment& e) {
 
 Model::~Model() = default;
 
-DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& options)
+DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& options, const SyntheticWeights* synthetic)
     : config(DreamZeroConfig::read(dir + "/config.json")), embodiment_(Embodiment::read(dir + "/embodiment.json")) {
   check(config, embodiment_);
   const Precision wanted = precision_of(options.dtype);
@@ -64,12 +64,19 @@ DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& option
     throw ConfigError("embodiment.json: the picture is " + std::to_string(height) + " x " + std::to_string(width) +
                       " pixels, wanted multiples of " + std::to_string(stride));
   dit = std::make_shared<DreamZero>(config.dit, DreamZero::Grid2{height / stride, width / stride}, kDitPrefix);
+  backend = make_backend(options.device, options.threads);
+  if (synthetic)
+    make_weights(wanted, *synthetic);
+  else
+    read_weights(dir, wanted, options.check_finite);
+}
+
+void DreamZeroModel::read_weights(const std::string& dir, Precision precision, bool check_finite) {
   WeightStore store = WeightStore::open(dir);
-  if (options.check_finite) store.check_finite();
+  if (check_finite) store.check_finite();
   for (const std::string& name : store.names()) parameters_ += numel(store.entry(name).shape);
 
-  backend = make_backend(options.device, options.threads);
-  dit->load(backend, prefixed(store, ""), wanted);
+  dit->load(backend, prefixed(store, ""), precision);
   text = std::make_unique<TextEncoder>(config.text, prefixed(store, kTextPrefix), backend);
   bool decoder = false;
   for (const KeySpec& key : Vae::keys(config.vae))
@@ -84,9 +91,25 @@ DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& option
   if (std::filesystem::exists(words)) tokenizer = std::make_unique<WordTokenizer>(words, config.text.vocab);
 }
 
+void DreamZeroModel::make_weights(Precision precision, const SyntheticWeights& weights) {
+  const WeightSource source = [&](const std::string& name, const Shape& shape) {
+    parameters_ += numel(shape);
+    return weights.draw(name, shape);
+  };
+  dit->load(backend, source, precision);
+  text = std::make_unique<TextEncoder>(config.text, source, backend);
+  vae = std::make_unique<Vae>(config.vae, source, backend, /*decoder=*/false);
+  if (config.clip) clip = std::make_unique<ClipVision>(*config.clip, source, backend);
+}
+
 std::shared_ptr<const Model> Model::load(const std::string& dir, const LoadOptions& options) {
   if (!std::filesystem::is_directory(dir)) throw ConfigError("Model::load: no folder '" + dir + "'");
   return std::make_shared<const DreamZeroModel>(dir, options);
+}
+
+std::shared_ptr<const Model> synthetic_model(const std::string& dir, const LoadOptions& options, uint64_t seed) {
+  const SyntheticWeights weights(seed);
+  return std::make_shared<const DreamZeroModel>(dir, options, &weights);
 }
 
 }  // namespace wam

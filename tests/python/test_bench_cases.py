@@ -96,6 +96,23 @@ def test_whole_layers_of_the_14b_model():
     assert 40 * 2 * m * (6 * d * d + 2 * d * f) == pytest.approx(42.7e12, rel=2e-3)
 
 
+def test_chunks_of_the_14b_model():
+    (one,) = (c for c in of(cases.chunk("full", "bfloat16")) if c.steps == 1)
+    d, f, layers, context = 5120, 13824, 40, 769
+
+    def passes(rows, keys):
+        return layers * (2 * rows * (6 * d * d + 2 * d * f) + 4 * rows * (keys + context) * d)
+
+    # three frames remembered: the last two of them are the update, and a step sees them and its own 1785 rows
+    assert cases.chunk_with(one, 3, "bfloat16").flop == passes(1760, 3 * 880) + passes(1785, 4425)
+    assert cases.chunk_with(one, 1, "bfloat16").flop == passes(880, 880) + passes(1785, 2665)
+    four = cases.ChunkCase(one.model, "", "bfloat16", 4)
+    more = cases.chunk_with(four, 7, "bfloat16").flop - cases.chunk_with(one, 7, "bfloat16").flop
+    assert more == pytest.approx(3 * passes(1785, 7945))
+    weights = 2 * layers * (6 * d * d + 2 * d * f)  # bytes, read by the update and by each step
+    assert 2 * weights < cases.chunk_with(one, 7, "bfloat16").bytes < 2.25 * weights
+
+
 def test_every_column_names_models_that_exist():
     assert cases.scale_of("cuda", False) == "full" and cases.scale_of("cpu", False) == "cpu"
     assert cases.scale_of("cuda", True) == cases.scale_of("cpu", True) == "smoke"
@@ -104,7 +121,8 @@ def test_every_column_names_models_that_exist():
         assert names and len(set(names)) == len(names)
         for bench in ("layer", "forward"):
             assert list(cases.stack(scale, "float32", bench))
-        assert [c.steps for c in cases.chunk(scale, "float32")][:4] == [16, 8, 4, 1]
+        steps = [2, 1] if scale == "smoke" else [16, 8, 4, 1]
+        assert [c.steps for c in cases.chunk(scale, "float32") if c.model == "tabletop"] == steps
     cut = of(cases.attention("cpu", "float32"))[0]
     assert cut.heads == 4 and "4 of 40 heads" in cut.name
     assert cases.MODELS["dreamzero-5b"].tokens == 125 and cases.MODELS["fast-wam-action"].width == 1024
