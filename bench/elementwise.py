@@ -14,7 +14,7 @@ from .report import Side, Unavailable
 
 DEFINITION = (
     "one pass over the rows of a layer: LayerNorm with the shift and scale of each row's timestep; RMSNorm over the "
-    "full width and rotation of queries and of keys; bfloat16 to e4m3 with a scale a row; or guidance and a UniPC update"
+    "full width and rotation of queries and of keys; or bfloat16 to e4m3 with a scale a row"
 )
 
 

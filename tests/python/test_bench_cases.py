@@ -110,7 +110,7 @@ def test_chunks_of_the_14b_model():
     more = cases.chunk_with(four, 7, "bfloat16").flop - cases.chunk_with(one, 7, "bfloat16").flop
     assert more == pytest.approx(3 * passes(1785, 7945))
     weights = 2 * layers * (6 * d * d + 2 * d * f)  # bytes, read by the update and by each step
-    assert 2 * weights < cases.chunk_with(one, 7, "bfloat16").bytes < 2.25 * weights
+    assert 2 * weights < cases.chunk_with(one, 7, "bfloat16").bytes < 2.3 * weights
 
 
 def test_every_column_names_models_that_exist():
