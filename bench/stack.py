@@ -15,7 +15,8 @@ from .timing import Call
 DEFINITION = (
     "transformer layers of a denoise pass, synthetic weights: norms with modulation, q k v, QK-norm, rotation, "
     "attention over memory and this pass's rows, text and image attention, feed-forward; text and image keys "
-    "and the modulation of the timesteps are made before; no embedding, no head, no sampler; every layer has weights of its own"
+    "and the modulation of the timesteps are made before; no embedding, no head, no sampler; every "
+    "layer has weights of its own"
 )
 
 
