@@ -119,8 +119,9 @@ Region make_region(const py::handle& given) {
 }
 
 std::shared_ptr<KinematicWorkspace> make_workspace(int dof, const py::list& frames, const py::list& spheres,
-                                                   const py::list& regions, double margin) {
-  WorkspaceOptions o{.dof = dof, .margin = margin};
+                                                   const py::list& regions, double margin,
+                                                   std::vector<std::array<int, 2>> apart) {
+  WorkspaceOptions o{.dof = dof, .apart = std::move(apart), .margin = margin};
   for (const py::handle& one : frames) o.frames.push_back(make_frame(one));
   for (const py::handle& one : spheres) o.spheres.push_back(make_sphere(one));
   for (const py::handle& one : regions) o.regions.push_back(make_region(one));
@@ -137,10 +138,11 @@ void bind_workspace(py::module_& m) {
       "    spheres: [{frame: number, centre: m [3], radius: m}].\n"
       "    regions: [{shape: 'half_space', 'box', 'cylinder' or 'sphere', keep_out: bool, centre: m [3],\n"
       "        rotation: quaternion w x y z, size: m; half edges, (radius, half height) or (radius,)}].\n"
-      "    margin: m that the spheres keep away from every border.\n\n"
+      "    margin: m that the spheres keep away from every border.\n"
+      "    apart: [(sphere, sphere)], numbers of spheres that must not touch each other.\n\n"
       "Raises:\n    ConfigError: numbers that do not fit together.")
       .def(py::init(&make_workspace), py::arg("dof"), py::arg("frames"), py::arg("spheres"), py::arg("regions"),
-           py::arg("margin") = 0.01)
+           py::arg("margin") = 0.01, py::arg("apart") = std::vector<std::array<int, 2>>())
       .def(
           "allows",
           [](const KinematicWorkspace& w, const Doubles& q) { return w.allows(to_vector(q, "Workspace.allows: q")); },

@@ -54,6 +54,16 @@ void forward(const std::vector<LinkFrame>& frames, std::span<const double> q, Po
   }
 }
 
+/// Where the centre of every sphere is in the world.
+void place(const WorkspaceOptions& o, std::span<const double> q, Vector* out) noexcept {
+  std::array<Pose, KinematicWorkspace::kMostFrames> poses;
+  forward(o.frames, q, poses.data());
+  for (size_t i = 0; i < o.spheres.size(); ++i) {
+    const Pose& pose = poses[static_cast<size_t>(o.spheres[i].frame)];
+    out[i] = plus(pose.position, turned(pose.rotation, o.spheres[i].centre));
+  }
+}
+
 /// Distance to something that is convex along each of two or three axes, from the distances `d` along them.
 template <size_t N>
 double corner_distance(const std::array<double, N>& d) noexcept {
@@ -109,7 +119,14 @@ void check(const WorkspaceOptions& o) {
       refuse(who + " wants finite numbers");
     if (!unit(f.rotation) || !unit(f.axis)) refuse(who + " wants a unit quaternion and a unit axis");
   }
-  if (o.spheres.empty() || o.regions.empty()) refuse("wants at least one sphere and one region");
+  if (o.spheres.empty() || (o.regions.empty() && o.apart.empty()))
+    refuse("wants at least one sphere, and a region or a pair");
+  if (o.spheres.size() > KinematicWorkspace::kMostSpheres)
+    refuse("wants at most " + std::to_string(KinematicWorkspace::kMostSpheres) + " spheres, got " +
+           std::to_string(o.spheres.size()));
+  const int spheres = static_cast<int>(o.spheres.size());
+  for (const auto& [a, b] : o.apart)
+    if (a < 0 || b < 0 || a >= spheres || b >= spheres || a == b) refuse("a pair wants two different spheres");
   for (const BodySphere& s : o.spheres) {
     if (s.frame < 0 || s.frame >= static_cast<int>(o.frames.size())) refuse("a sphere is fixed to no frame");
     if (!finite(s.centre) || !(s.radius >= 0.0 && std::isfinite(s.radius))) refuse("a sphere wants finite numbers");
@@ -131,34 +148,33 @@ KinematicWorkspace::KinematicWorkspace(WorkspaceOptions options) : options_(std:
 
 double KinematicWorkspace::clearance(std::span<const double> q) const noexcept {
   if (q.size() != static_cast<size_t>(options_.dof)) return std::numeric_limits<double>::quiet_NaN();
-  std::array<Pose, kMostFrames> poses;
-  forward(options_.frames, q, poses.data());
+  std::array<Vector, kMostSpheres> at;
+  place(options_, q, at.data());
   double least = std::numeric_limits<double>::infinity();
-  for (const BodySphere& s : options_.spheres) {
-    const Pose& pose = poses[static_cast<size_t>(s.frame)];
-    const Vector centre = plus(pose.position, turned(pose.rotation, s.centre));
-    for (const Region& r : options_.regions) {
-      const double d = distance(r, centre);
-      const double room = (r.keep_out ? d : -d) - s.radius - options_.margin;
-      if (room != room) return room;  // NaN allows nothing
-      least = std::min(least, room);
-    }
+  bool numbers = true;  // NaN allows nothing
+  const auto note = [&](double room) {
+    numbers &= room == room;
+    least = std::min(least, room - options_.margin);
+  };
+  for (size_t i = 0; i < options_.spheres.size(); ++i)
+    for (const Region& r : options_.regions)
+      note((r.keep_out ? distance(r, at[i]) : -distance(r, at[i])) - options_.spheres[i].radius);
+  for (const auto& [a, b] : options_.apart) {
+    const auto i = static_cast<size_t>(a), j = static_cast<size_t>(b);
+    const Vector between = minus(at[i], at[j]);
+    note(std::hypot(between[0], between[1], between[2]) - options_.spheres[i].radius - options_.spheres[j].radius);
   }
-  return least;
+  return numbers ? least : std::numeric_limits<double>::quiet_NaN();
 }
 
 std::vector<double> KinematicWorkspace::centres(std::span<const double> q) const {
   if (q.size() != static_cast<size_t>(options_.dof))
     throw ShapeError("KinematicWorkspace.centres: wanted " + std::to_string(options_.dof) + " joints, got " +
                      std::to_string(q.size()));
-  std::array<Pose, kMostFrames> poses;
-  forward(options_.frames, q, poses.data());
+  std::array<Vector, kMostSpheres> at;
+  place(options_, q, at.data());
   std::vector<double> out;
-  for (const BodySphere& s : options_.spheres) {
-    const Pose& pose = poses[static_cast<size_t>(s.frame)];
-    const Vector centre = plus(pose.position, turned(pose.rotation, s.centre));
-    out.insert(out.end(), centre.begin(), centre.end());
-  }
+  for (size_t i = 0; i < options_.spheres.size(); ++i) out.insert(out.end(), at[i].begin(), at[i].end());
   return out;
 }
 

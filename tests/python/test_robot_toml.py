@@ -256,3 +256,18 @@ def test_the_example_drives_in_one_command(root, tmp_path, capsys):
     record = wam.read_record(next(tmp_path.glob("flight-*")))
     assert record.joints == ["yaw", "shoulder", "elbow", "wrist"] and np.ptp(record.command, 0).max() > 0.1
     assert main(["drive", str(tmp_path / "none.toml")]) == 2
+
+
+def test_a_driver_in_python_beside_the_file(root, read, tmp_path, capsys):
+    from wamcore.cli import main
+
+    assert main(["drive", str(root / "examples" / "custom_hal.toml"), "--seconds", "1"]) == 0
+    assert re.search(r"[1-9]\d* chunks", capsys.readouterr().out)
+    for factory, message in [
+        ("custom_hal", "driver.factory: wanted \"module:callable\", got 'custom_hal'"),
+        ("nowhere_at_all:Arm", "driver.factory: nowhere_at_all:Arm: No module named"),
+        ("math:Arm", "driver.factory: math:Arm: module 'math' has no attribute 'Arm'"),
+        ("builtins:dict", "driver.factory: wanted a wamcore.Hal, got a dict"),
+    ]:
+        with pytest.raises(wam.ConfigError, match=re.escape(message)):
+            read(TOML + f'[driver]\nkind = "python"\nfactory = "{factory}"').open_driver()

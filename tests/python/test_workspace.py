@@ -101,6 +101,9 @@ def test_regions_and_spheres_all_count():
         ({"regions": [{"shape": "box", "size": [1, 1]}]}, "positive sizes"),
         ({"regions": [{"shape": "box", "size": [1, 1, 1], "colour": 3}]}, "unknown option 'colour'"),
         ({"margin": -1.0}, "margin"),
+        ({"apart": [(0, 0)]}, "two different spheres"),
+        ({"apart": [(0, 1)]}, "two different spheres"),
+        ({"spheres": [{"frame": 0}] * 257}, "at most 256 spheres"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):
@@ -122,12 +125,28 @@ def test_what_does_not_fit_is_refused(change, message):
             '[workspace]\nkeep_in = [{shape = "sphere", centre = [0, 0, 0], radius = 1, rpy = [1, 2, 3]}]',
             "rpy: wanted no",
         ),
+        (
+            '[workspace]\nspheres = [{link = "tip", radius = 1}]\napart = [["tip", "base"]]',
+            "apart: wanted pairs .*'base'",
+        ),
         ("[workspace]\nwall = 3", "workspace.wall: wanted no such key"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path, root, workspace, message):
     with pytest.raises(wam.ConfigError, match=message):
         profile(tmp_path, root, workspace + "\n")
+
+
+def test_links_of_a_pair_stay_apart(tmp_path, root):
+    rows = ", ".join(
+        f'{{link = "{n}", radius = {r}}}' for n, r in (("tip", 20), ("base", 50), ("hand", 30), ("tip", 10))
+    )
+    p = profile(tmp_path, root, f'[workspace]\nmargin = 5\nspheres = [{rows}]\napart = [["tip", "base"]]\n')
+    for _ in range(20):
+        q = np.random.default_rng().uniform(p.limits.position_min, p.limits.position_max)
+        tip, base, _, _ = p.workspace.centres(q)
+        np.testing.assert_allclose(p.workspace.clearance(q), np.linalg.norm(tip - base) - 0.075, atol=1e-12)
+    assert np.isnan(p.workspace.clearance(q * np.nan)) and not p.workspace.allows(q * np.nan)
 
 
 class Down(wam.Policy):

@@ -47,14 +47,16 @@ struct WorkspaceOptions {
   std::vector<LinkFrame> frames;
   std::vector<BodySphere> spheres;
   std::vector<Region> regions;
-  double margin = 0.01;  // m that the spheres keep away from every border
+  std::vector<std::array<int, 2>> apart;  // pairs of spheres that must not touch each other
+  double margin = 0.01;  // m that the spheres keep away from every border, and those of a pair from each other
 };
 
 /// A workspace of convex regions: every sphere of the robot is inside every region to stay in and outside every region
-/// to keep out of. Forward kinematics and distances are computed in place: no allocation, no lock, a few microseconds.
+/// to keep out of, and the spheres of a pair stay apart. Forward kinematics and distances are computed in place: no
+/// allocation, no lock, a few microseconds.
 class WAMCORE_API KinematicWorkspace final : public Workspace {
  public:
-  static constexpr size_t kMostFrames = 128;
+  static constexpr size_t kMostFrames = 128, kMostSpheres = 256;
 
   /// Throws ConfigError for unusable options.
   explicit KinematicWorkspace(WorkspaceOptions options);

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ class Driver:
 
     kind: str = "mock"
     library: Path | None = None
-    name: str = ""
+    name: str = ""  # of a driver in a library
+    factory: str = ""  # "module:callable" of one in Python
     parameters: dict[str, str] = field(default_factory=dict)
 
 
@@ -82,12 +85,31 @@ class RobotProfile:
 
         if self.driver.kind == "library":
             return hal.load(str(self.driver.library), self.driver.name)
+        if self.driver.kind == "python":
+            return self.python_driver()
         if self.driver.kind == "mujoco-native":
             return hal.load(str(hal.build_driver("mujoco")))
         if self.driver.kind == "mujoco":
             return hal.MuJoCo(self.description.path, joints=list(self.limits.names))
         middle = (self.limits.position_min + self.limits.position_max) / 2
         return hal.MockHal(clock, joints=list(self.limits.names), cameras=cameras or [], start=middle)
+
+    def python_driver(self) -> Hal:
+        """What the factory makes; its module may lie beside the file."""
+        module, _, attribute = self.driver.factory.partition(":")
+        folder = str(self.path.parent.resolve())
+        sys.path.insert(0, folder)
+        try:
+            driver = getattr(importlib.import_module(module), attribute)()
+        except (ImportError, AttributeError) as e:
+            raise ConfigError(f"read_robot: {self.path}: driver.factory: {self.driver.factory}: {e}") from e
+        finally:
+            sys.path.remove(folder)
+        if not isinstance(driver, Hal):
+            raise ConfigError(
+                f"read_robot: {self.path}: driver.factory: wanted a wamcore.Hal, got a {type(driver).__name__}"
+            )
+        return driver
 
 
 def read_robot(path: str | Path, description: str | Path | None = None) -> RobotProfile:
@@ -243,11 +265,16 @@ class _Reader:
         table = self.top.table("driver")
         if not table.values:
             return Driver()
-        kind = table.text("kind", choices=("mock", "mujoco", "mujoco-native", "library"))
+        kind = table.text("kind", choices=("mock", "mujoco", "mujoco-native", "library", "python"))
         library = (
             self.top.file.parent / table.text("library", "the path of a shared library") if kind == "library" else None
         )
         name = table.text("name") if kind == "library" and table.has("name") else ""
+        factory = ""
+        if kind == "python":
+            factory = table.text("factory", '"module:callable"')
+            if not all(factory.partition(":")):
+                table.refuse("factory", '"module:callable"', repr(factory))
         parameters = table.table("parameters").values
         for key, value in parameters.items():
             if not isinstance(value, str):
@@ -255,4 +282,4 @@ class _Reader:
         table.finish()
         if kind == "mujoco-native":
             parameters |= {"model": str(self.description.path), "joints": ",".join(self.names)}
-        return Driver(kind, library, name, parameters)
+        return Driver(kind, library, name, factory, parameters)

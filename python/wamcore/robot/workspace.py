@@ -32,8 +32,10 @@ def read_workspace(table: Table, description: Description, joints: list[str], un
     if not table.values:
         return None
     margin = units.length * table.number("margin", "a number of at least 0") if table.has("margin") else 0.01
-    spheres = [_sphere(one, description, units.length) for one in table.tables("spheres")]
+    tables = table.tables("spheres")
+    spheres = [_sphere(one, description, units.length) for one in tables]
     regions = [_region(one, key == "keep_out", units) for key in ("keep_in", "keep_out") for one in table.tables(key)]
+    apart = _pairs(table, [description.frames[s["frame"]].name for s in spheres])
     table.finish()
     frames = [
         {
@@ -49,7 +51,7 @@ def read_workspace(table: Table, description: Description, joints: list[str], un
         for f in description.frames
     ]
     try:
-        return Workspace(len(joints), frames, spheres, regions, margin)
+        return Workspace(len(joints), frames, spheres, regions, margin, apart)
     except ConfigError as e:
         raise ConfigError(f"read_robot: {table.file}: {table.where}: {e}") from e
 
@@ -62,6 +64,20 @@ def _sphere(table: Table, description: Description, unit: float) -> dict[str, An
     radius = unit * table.number("radius", "a positive number", positive=True)
     table.finish()
     return {"frame": description.links[link], "centre": at, "radius": radius}
+
+
+def _pairs(table: Table, links: list[str]) -> list[tuple[int, int]]:
+    """The spheres of two links that must not touch, each with each."""
+    wanted = "pairs of different links that have spheres"
+    pairs = table.values.pop("apart", [])
+    if not isinstance(pairs, list):
+        table.refuse("apart", wanted, repr(pairs))
+    out = []
+    for pair in pairs:
+        if not isinstance(pair, list) or len(pair) != 2 or pair[0] == pair[1] or not set(map(str, pair)) <= set(links):
+            table.refuse("apart", f"{wanted}, {sorted(set(links))}", repr(pair))
+        out += [(i, j) for i, a in enumerate(links) for j, b in enumerate(links) if (a, b) == tuple(pair)]
+    return out
 
 
 def _region(table: Table, keep_out: bool, units: Units) -> dict[str, Any]:
