@@ -9,9 +9,12 @@
 #include "cuda/embed.cuh"
 #include "cuda/gemm_plain.cuh"
 #include "cuda/gemm_sm80.cuh"
+#include "cuda/gemm_sm90.cuh"
 #include "cuda/ln_modulate.cuh"
 #include "cuda/qk_norm_rope_cachewrite.cuh"
+#include "cuda/quantize_rows.cuh"
 #include "launcher.h"
+#include "tensor_maps.h"
 #include "wamcore/error.h"
 
 namespace sim {
@@ -43,6 +46,8 @@ class SimDevice final : public Device {
     if (!possible) throw wam::DeviceError("SimDevice: " + std::string(kernel_name(call)) + " refuses its parameters");
     ++launches[std::string(kernel_name(call))];
   }
+  bool fp8() const override { return has_fp8; }
+  int capability() const override { return has_fp8 ? 90 : 89; }
   int attention_splits(const AttentionParams&, int64_t) const override { return splits; }
   std::unique_ptr<Recording> record(std::span<const Call> calls) override {
     ++recordings;
@@ -57,6 +62,7 @@ class SimDevice final : public Device {
   unsigned seed = 1;
   int blocks = 0, recordings = 0;
   int splits = 1;  // of all attentions' keys
+  bool has_fp8 = true;
   size_t uploaded_bytes = 0;
   std::map<std::string, int> launches;
 
@@ -64,7 +70,15 @@ class SimDevice final : public Device {
   struct List : Recording {
     std::vector<Call> calls;
   };
-  static bool run(const LnModulateParams& p, const Launcher& l) { return launch_ln_modulate(p, l); }
+  static bool run(const LnModulateParams& p, const Launcher& l) {
+    return p.y_e4m3 ? launch_ln_modulate_e4m3(p, l) : launch_ln_modulate(p, l);
+  }
+  static bool run(const QuantizeRowsParams& p, const Launcher& l) { return launch_quantize_rows<true>(p, l); }
+  static bool run(const Fp8Product& p, const Launcher& l) {
+    GemmParamsSm90 plan;
+    return plan_gemm_fp8_sm90(&plan, p.gemm, p.operands, {.tile = 2}, {}, /*multiprocessors=*/2) &&
+           launch_gemm_fp8_sm90(plan, l);
+  }
   static bool run(const QkNormRopeCacheWriteParams& p, const Launcher& l) {
     return launch_qk_norm_rope_cachewrite(p, l);
   }

@@ -1,14 +1,26 @@
 #include "backend/cuda/backend.h"
 
 #include "backend/cuda/program.h"
+#include "wamcore/error.h"
 
 namespace wam::cuda {
+namespace {
+
+const char* precision_of_kernel(std::string_view kernel) {
+  if (kernel == "gemm_fp8") return "e4m3, sums in float32";
+  return kernel == "quantize_rows" ? "bfloat16 to e4m3" : "bfloat16, sums in float32";
+}
+
+}  // namespace
 
 std::shared_ptr<const ProgramWeights> CudaBackend::load(const WeightTable& table, const WeightSource& source,
                                                         Precision wanted) {
-  constexpr Precision kHas[] = {Precision::bfloat16};  // the first is what "auto" gives
-  choose_precision(name(), wanted, kHas);
-  return std::make_shared<const DeviceWeights>(device_, table, source);
+  constexpr Precision kHas[] = {Precision::bfloat16, Precision::fp8};  // the first is what "auto" gives
+  const Precision precision = choose_precision(name(), wanted, kHas);
+  if (precision == Precision::fp8 && !device_->fp8())
+    throw DeviceError("load: dtype fp8 wants a GPU of compute capability 9.0 and the kernels for it, got " +
+                      std::to_string(device_->capability() / 10) + "." + std::to_string(device_->capability() % 10));
+  return std::make_shared<const DeviceWeights>(device_, table, source, precision);
 }
 
 std::unique_ptr<Program> CudaBackend::compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) {
@@ -18,7 +30,7 @@ std::unique_ptr<Program> CudaBackend::compile(Plan plan, std::shared_ptr<const P
 std::vector<OperationReport> CudaBackend::operations() const {
   std::vector<OperationReport> out = cpu_->operations();
   for (const auto& [kernel, times] : device_->counts())
-    out.push_back({.operation = kernel, .kernel = "cuda", .precision = "bfloat16, sums in float32", .runs = times});
+    out.push_back({.operation = kernel, .kernel = "cuda", .precision = precision_of_kernel(kernel), .runs = times});
   return out;
 }
 

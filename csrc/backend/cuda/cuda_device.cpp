@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <type_traits>
+#include <variant>
 #include <vector>
 
 #include "wamcore/error.h"
@@ -22,13 +24,24 @@ void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) fail(what, error);
 }
 
+/// A call whose choices are made: the kernel, its tile, the tensor maps that it reads through. Made once for a
+/// recording, whether that becomes a graph or not.
+struct Ready {
+#ifdef WAMCORE_WITH_SM90A
+  std::variant<Call, kc::GemmParamsSm90, kc::AttentionParamsSm90> call;
+#else
+  std::variant<Call> call;
+#endif
+  std::string_view name;
+};
+
 /// A captured graph, ready to run; or its calls one by one.
 struct Graph final : Recording {
   ~Graph() override {
     if (exec) cudaGraphExecDestroy(exec);
   }
   cudaGraphExec_t exec = nullptr;
-  std::vector<Call> calls;
+  std::vector<Ready> calls;
 };
 
 class CudaDevice final : public Device {
@@ -40,6 +53,7 @@ class CudaDevice final : public Device {
     check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal), "cudaDeviceGetAttribute");
     check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal), "cudaDeviceGetAttribute");
     const char* wanted = std::getenv("WAMCORE_CUDA_KERNELS");  // "sm80": as on any other GPU, to compare the two
+    capability_ = 10 * major + minor;
     sm90_ = major == 9 && minor == 0 && !(wanted && std::string(wanted) == "sm80");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     if (!sm90_) return;
@@ -97,12 +111,15 @@ class CudaDevice final : public Device {
   void launch(const Call& call) override {
     const std::lock_guard lock(mutex_);
     use();
-    int error = 0;
-    std::visit([&](const auto& p) { error = start(p); }, call);
-    if (error == cudaSuccess && one_by_one_) error = cudaStreamSynchronize(stream_);
-    if (error != cudaSuccess) fail("kernel " + std::string(kernel_name(call)), static_cast<cudaError_t>(error));
+    launch(prepare(call));
   }
 
+  int capability() const override { return capability_; }
+#ifdef WAMCORE_WITH_SM90A
+  bool fp8() const override { return sm90_; }
+#else
+  bool fp8() const override { return false; }
+#endif
   int attention_splits(const kc::AttentionParams& p, int64_t keys) const override {
     return kc::attention_splits(p, kc::attention_tile(sm90_, p.head_dim), multiprocessors_, keys);
   }
@@ -112,7 +129,7 @@ class CudaDevice final : public Device {
     use();
     auto recording = std::make_unique<Graph>();
     if (one_by_one_) {
-      recording->calls.assign(calls.begin(), calls.end());
+      for (const Call& call : calls) recording->calls.push_back(prepare(call));
       return recording;
     }
     cudaGraph_t graph = nullptr;
@@ -135,7 +152,7 @@ class CudaDevice final : public Device {
     const std::lock_guard lock(mutex_);
     use();
     const Graph& graph = static_cast<const Graph&>(recording);
-    for (const Call& call : graph.calls) launch(call);
+    for (const Ready& call : graph.calls) launch(call);
     if (graph.exec) check(cudaGraphLaunch(graph.exec, stream_), "cudaGraphLaunch");
   }
 
@@ -146,30 +163,76 @@ class CudaDevice final : public Device {
   // The current device belongs to the thread, and sessions are used from any.
   void use() { check(cudaSetDevice(ordinal_), "cudaSetDevice"); }
 
-  int start(const kc::LnModulateParams& p) { return kc::ln_modulate(p, stream_); }
-  int start(const kc::QkNormRopeCacheWriteParams& p) { return kc::qk_norm_rope_cachewrite(p, stream_); }
+  void launch(const Ready& ready) {
+    int error = 0;
+    const auto run = [&](const auto& p) { error = start(p); };
+    if (const auto* call = std::get_if<Call>(&ready.call))
+      std::visit(run, *call);
+    else
+      std::visit(
+          [&](const auto& p) {
+            if constexpr (!std::is_same_v<std::decay_t<decltype(p)>, Call>) run(p);
+          },
+          ready.call);
+    if (error == cudaSuccess && one_by_one_) error = cudaStreamSynchronize(stream_);
+    if (error != cudaSuccess) fail("kernel " + std::string(ready.name), static_cast<cudaError_t>(error));
+  }
+
   // What a plan of the sm_90a kernels refuses goes to the others, whose conditions are fewer.
-  int start(const kc::GemmParams& p) {
+  Ready prepare(const Call& call) const {
+    Ready ready{call, kernel_name(call)};
 #ifdef WAMCORE_WITH_SM90A
-    if (sm90_) {
+    if (!sm90_) return ready;
+    if (const auto* p = std::get_if<kc::GemmParams>(&call)) {
       kc::GemmParamsSm90 plan;
-      kc::GemmChoiceSm90 choice = kc::gemm_choice_bf16_sm90(p.m, p.n, p.k, multiprocessors_);
-      if (kc::gemm_split_floats(p.m, p.n, choice) > kScratchFloats ||
-          kc::gemm_tiles_sm90(p.m, p.n, kc::kGemmColsSm90[choice.tile]) > kScratchCounters)
-        choice = {kc::gemm_tile_sm90(p.m, p.n, multiprocessors_), 1};
-      if (kc::plan_gemm_sm90(&plan, p, choice, scratch_, multiprocessors_)) return kc::gemm_sm90(plan, stream_);
+      kc::GemmChoiceSm90 choice = kc::gemm_choice_bf16_sm90(p->m, p->n, p->k, multiprocessors_);
+      if (!fits_scratch(*p, choice)) choice = {kc::gemm_tile_sm90(p->m, p->n, multiprocessors_), 1};
+      if (kc::plan_gemm_sm90(&plan, *p, choice, scratch_, multiprocessors_)) ready.call = plan;
+    }
+    if (const auto* p = std::get_if<Fp8Product>(&call)) {
+      const kc::GemmParams& g = p->gemm;
+      kc::GemmParamsSm90 plan;
+      kc::GemmChoiceSm90 choice = kc::gemm_choice_fp8_sm90(g.m, g.n, g.k, multiprocessors_);
+      if (!fits_scratch(g, choice)) choice = kc::gemm_choice_sm90(g.m, g.n, 1, multiprocessors_, 1);
+      if (kc::plan_gemm_fp8_sm90(&plan, g, p->operands, choice, scratch_, multiprocessors_)) ready.call = plan;
+    }
+    if (const auto* p = std::get_if<kc::AttentionParams>(&call)) {
+      kc::AttentionParamsSm90 plan;
+      if (kc::plan_attention_sm90(&plan, *p, multiprocessors_)) ready.call = plan;
     }
 #endif
-    return kc::gemm_sm80(p, multiprocessors_, stream_);
+    return ready;
   }
-  int start(const kc::GemmPlainParams& p) { return kc::gemm_plain(p, stream_); }
-  int start(const kc::AttentionParams& p) {
 #ifdef WAMCORE_WITH_SM90A
-    kc::AttentionParamsSm90 plan;
-    if (sm90_ && kc::plan_attention_sm90(&plan, p, multiprocessors_)) return kc::attention_sm90(plan, stream_);
-#endif
-    return kc::attention_sm80(p, stream_);
+  static bool fits_scratch(const kc::GemmParams& p, kc::GemmChoiceSm90 choice) {
+    return kc::gemm_split_floats(p.m, p.n, choice) <= kScratchFloats &&
+           kc::gemm_tiles_sm90(p.m, p.n, kc::kGemmColsSm90[choice.tile]) <= kScratchCounters;
   }
+#endif
+
+  int start(const kc::LnModulateParams& p) {
+#ifdef WAMCORE_WITH_SM90A
+    if (p.y_e4m3) return kc::ln_modulate_e4m3(p, stream_);
+#endif
+    return kc::ln_modulate(p, stream_);
+  }
+  int start(const kc::QuantizeRowsParams& p) {
+#ifdef WAMCORE_WITH_SM90A
+    if (sm90_) return kc::quantize_rows_sm90(p, stream_);
+#endif
+    return kc::quantize_rows(p, stream_);
+  }
+  int start(const kc::QkNormRopeCacheWriteParams& p) { return kc::qk_norm_rope_cachewrite(p, stream_); }
+  int start(const kc::GemmParams& p) { return kc::gemm_sm80(p, multiprocessors_, stream_); }
+  int start(const Fp8Product&) { return cudaErrorInvalidValue; }  // prepare() has made something else of it
+#ifdef WAMCORE_WITH_SM90A
+  int start(const kc::GemmParamsSm90& p) {
+    return p.x_scale ? kc::gemm_fp8_sm90(p, stream_) : kc::gemm_sm90(p, stream_);
+  }
+  int start(const kc::AttentionParamsSm90& p) { return kc::attention_sm90(p, stream_); }
+#endif
+  int start(const kc::GemmPlainParams& p) { return kc::gemm_plain(p, stream_); }
+  int start(const kc::AttentionParams& p) { return kc::attention_sm80(p, stream_); }
   int start(const kc::SinusoidParams& p) { return kc::sinusoid(p, stream_); }
   int start(const kc::ActivationParams& p) { return kc::activation(p, stream_); }
   int start(const kc::ModulationParams& p) { return kc::modulation(p, stream_); }
@@ -177,7 +240,7 @@ class CudaDevice final : public Device {
   int start(const kc::UnpatchifyParams& p) { return kc::unpatchify(p, stream_); }
   int start(const kc::AddParams& p) { return kc::add(p, stream_); }
 
-  int ordinal_, multiprocessors_ = 0;
+  int ordinal_, multiprocessors_ = 0, capability_ = 0;
   bool sm90_ = false;
   kc::GemmScratch scratch_;
   cudaStream_t stream_ = nullptr;

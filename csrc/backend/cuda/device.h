@@ -10,6 +10,7 @@
 
 #include "wamcore/kernels/cuda/attention.h"
 #include "wamcore/kernels/cuda/embed.h"
+#include "wamcore/kernels/cuda/fp8.h"
 #include "wamcore/kernels/cuda/gemm.h"
 #include "wamcore/kernels/cuda/gemm_plain.h"
 #include "wamcore/kernels/cuda/ln_modulate.h"
@@ -19,10 +20,16 @@ namespace wam::cuda {
 
 namespace kc = kernels::cuda;
 
+/// A product of quantised operands; x and w of `gemm` are left out.
+struct Fp8Product {
+  kc::GemmParams gemm;
+  kc::Fp8Operands operands;
+};
+
 /// One kernel with all it needs, by the addresses of the device.
 using Call = std::variant<kc::LnModulateParams, kc::QkNormRopeCacheWriteParams, kc::GemmParams, kc::GemmPlainParams,
                           kc::AttentionParams, kc::SinusoidParams, kc::ActivationParams, kc::ModulationParams,
-                          kc::PatchifyParams, kc::UnpatchifyParams, kc::AddParams>;
+                          kc::PatchifyParams, kc::UnpatchifyParams, kc::AddParams, kc::QuantizeRowsParams, Fp8Product>;
 
 /// Name of the kernel that a call starts, for messages and counts.
 std::string_view kernel_name(const Call& call);
@@ -43,6 +50,9 @@ class Device {
   virtual void upload(void* to, const void* from, size_t bytes) = 0;    // `from` may change once this returns
   virtual void download(void* to, const void* from, size_t bytes) = 0;  // waits for all work before it
   virtual void launch(const Call& call) = 0;
+  /// Whether it has the kernels of e4m3, and its compute capability, 10 * major + minor.
+  virtual bool fp8() const = 0;
+  virtual int capability() const = 0;
   /// Parts into which the keys of an attention of this shape are best divided when it sees `keys` of them.
   virtual int attention_splits(const kc::AttentionParams& p, int64_t keys) const = 0;
   virtual std::unique_ptr<Recording> record(std::span<const Call> calls) = 0;

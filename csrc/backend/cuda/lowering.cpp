@@ -61,7 +61,46 @@ float* Lowering::floats_at(size_t offset, int64_t rows, int64_t cols) const {
   return rows_at(offset, rows, 2 * cols).floats();
 }
 
+// Every quantised array is read by the call after the one that writes it: there is one place for all.
+Lowering::Array Lowering::eight_bits(int64_t rows, int64_t cols) const {
+  Array a = rows_at(program_.place().eight, rows, cols / 2);
+  a.cols = a.stride = cols;
+  a.scale = floats_at(program_.place().eight_scale, rows, 1);
+  return a;
+}
+
+// Where a norm writes what `reader` multiplies.
+Lowering::Array Lowering::normed(const Slice& z, WeightId reader) const {
+  return weights_.matrix(reader).quantised ? eight_bits(z.rows, z.cols) : array(z);
+}
+
+Lowering::Array Lowering::quantised(const Array& x) {
+  const Array y = eight_bits(x.rows, x.cols);
+  emit(kc::QuantizeRowsParams{.x = x.narrow(),
+                              .y = y.eight(),
+                              .scale = y.scale,
+                              .rows = small(x.rows),
+                              .cols = small(x.cols),
+                              .ldx = x.stride,
+                              .ldy = y.stride});
+  return y;
+}
+
+// `x` may still be in bf16. Matrices are in e4m3 only where this is possible: nothing else could multiply them.
+void Lowering::emit_fp8(kc::GemmParams g, const Array& x, const DeviceMatrix& w) {
+  const Array rows = x.scale ? x : quantised(x);
+  g.x = g.w = nullptr;
+  emit(Fp8Product{g,
+                  {.x = rows.eight(),
+                   .w = w.quantised,
+                   .x_scale = rows.scale,
+                   .w_scale = w.scale,
+                   .ldx = rows.stride,
+                   .ldw = w.ld}});
+}
+
 void Lowering::seen(const std::string& label, const Array& a) {
+  if (a.scale) return;
   steps_.back().seen.push_back({label, a.at, a.wide, a.rows, a.cols, a.stride});
 }
 
@@ -82,6 +121,7 @@ void Lowering::product(const Product& p) {
       g.gate_row = p.gate.at ? p.gate_row : nullptr, g.ldg = p.gate.at ? p.gate.stride : p.w.n;
       g.gate_base = p.gate_base;
     }
+    if (p.w.quantised) return emit_fp8(g, p.x, p.w);
     if (kc::gemm_possible(g)) return emit(g);
   }
   kc::GemmPlainParams g;
@@ -119,7 +159,12 @@ bool Lowering::project(const Projection& p) {
     const Array& to = p.to[static_cast<size_t>(i)];
     g.part[i] = to.narrow(), g.ld_part[i] = to.stride;
   }
-  if (all.n && weights_.joined(std::span(p.biases.data(), ids.size()), &g.bias) && kc::gemm_possible(g)) {
+  const bool joined = all.n && weights_.joined(std::span(p.biases.data(), ids.size()), &g.bias);
+  if (joined && all.quantised && g.n % (g.parts * kc::kSquareStripe) == 0) {
+    emit_fp8(g, p.x, all);
+    return true;
+  }
+  if (joined && kc::gemm_possible(g)) {
     emit(g);
     return true;
   }
@@ -143,7 +188,9 @@ Lowering::Modulation Lowering::modulation(const Slice& s) const {
 // `shift` counts dim-wide column groups of the modulation; the scale is in the group after it.
 void Lowering::norm(const Array& x, const Array& y, const Modulation* modulation, int shift,
                     const std::vector<int32_t>& time_row, float eps, WeightId weight, WeightId bias) {
-  kc::LnModulateParams p{.y = y.narrow(),
+  kc::LnModulateParams p{.y = y.scale ? nullptr : y.narrow(),
+                         .y_e4m3 = y.scale ? y.eight() : nullptr,
+                         .y_scale = y.scale,
                          .rows = small(x.rows),
                          .cols = small(x.cols),
                          .ldx = x.stride,
@@ -335,7 +382,7 @@ void Lowering::node(const SelfAttentionNode& n, const std::string& label) {
     return part;
   };
   for (const SelfAttentionPart& part : n.parts) {
-    const Array hidden = array(part.hidden), z = array(part.z);
+    const Array hidden = array(part.hidden), z = normed(part.z, part.wk);
     const Modulation m = modulation(part.modulation);
     norm(hidden, z, &m, 0, part.time_row, n.eps);
     seen(label + ".norm1", z);
@@ -402,7 +449,7 @@ void Lowering::node(const SelfAttentionNode& n, const std::string& label) {
 void Lowering::node(const CrossAttentionNode& n, const std::string& label) {
   const int64_t inner = n.heads * n.head_dim, pitch = head_pitch(n.head_dim), wide = n.heads * pitch;
   const Placement& place = program_.place();
-  const Array hidden = array(n.hidden), z = array(n.z), raw = array(n.q);
+  const Array hidden = array(n.hidden), z = normed(n.z, n.wq), raw = array(n.q);
   const bool pad = pitch != n.head_dim;
   const Array q = pad ? rows_at(place.q, raw.rows, wide) : raw,
               out = pad ? rows_at(place.out, raw.rows, wide) : array(n.out);
@@ -453,7 +500,7 @@ void Lowering::node(const ContextKvNode& n, const std::string&) {
 }
 
 void Lowering::node(const FeedForwardNode& n, const std::string& label) {
-  const Array hidden = array(n.hidden), z = array(n.z), up = array(n.up);
+  const Array hidden = array(n.hidden), z = normed(n.z, n.w1), up = array(n.up);
   const Modulation m = modulation(n.modulation);
   norm(hidden, z, &m, 3, n.time_row, n.eps);
   seen(label + ".norm2", z);

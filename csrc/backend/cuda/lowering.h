@@ -30,6 +30,8 @@ class Lowering {
     std::byte* at = nullptr;
     bool wide = false;
     int64_t rows = 0, cols = 0, stride = 0;
+    float* scale = nullptr;  // [rows]: the elements are e4m3
+    e4m3* eight() const { return reinterpret_cast<e4m3*>(at); }
     bf16* narrow() const { return reinterpret_cast<bf16*>(at); }
     float* floats() const { return reinterpret_cast<float*>(at); }
   };
@@ -64,6 +66,10 @@ class Lowering {
   Array array(const Slice& s) const;
   Array rows_at(size_t offset, int64_t rows, int64_t cols) const;  // bf16 scratch
   float* floats_at(size_t offset, int64_t rows, int64_t cols) const;
+  Array eight_bits(int64_t rows, int64_t cols) const;  // scratch in e4m3
+  Array normed(const Slice& z, WeightId reader) const;
+  Array quantised(const Array& x);
+  void emit_fp8(kc::GemmParams g, const Array& x, const DeviceMatrix& w);
   void emit(Call call) { steps_.push_back({std::move(call), {}}); }
   void seen(const std::string& label, const Array& a);
   void product(const Product& p);

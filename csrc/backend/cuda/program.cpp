@@ -77,7 +77,12 @@ CudaProgram::CudaProgram(Plan plan, std::shared_ptr<const DeviceWeights> weights
         reserve(place_.bytes, static_cast<size_t>(plan_.buffers[i].rows * plan_.buffers[i].cols) *
                                   (place_.buffers[i].wide ? sizeof(float) : sizeof(bf16)));
   int64_t padded = 0, context = 0, square = 0;  // elements
-  kc::AttentionParams attention;                // the largest
+  int64_t eight = 0, eight_rows = 0;
+  const auto quantised_rows = [&](int64_t rows, int64_t cols) {
+    if (weights_->precision() == Precision::fp8)
+      eight = std::max(eight, rows * cols), eight_rows = std::max(eight_rows, rows);
+  };
+  kc::AttentionParams attention;  // the largest
   size_t constants = 0;
   const auto keep = [&](const std::vector<int32_t>& rows) {
     if (!rows.empty() && !row_offset_.count(rows))
@@ -89,18 +94,22 @@ CudaProgram::CudaProgram(Plan plan, std::shared_ptr<const DeviceWeights> weights
       square = std::max(square, n->q.rows * 2 * (n->heads * n->head_dim / kc::kSquareStripe));
       attention = attention_shape(n->q.rows, n->heads, head_pitch(n->head_dim));
       if (!n->kv_only) place_.live_tables += attention_calls(*n);
-      for (const SelfAttentionPart& part : n->parts) keep(part.time_row);
+      quantised_rows(n->q.rows, n->heads * head_pitch(n->head_dim));
+      for (const SelfAttentionPart& part : n->parts)
+        keep(part.time_row), quantised_rows(part.hidden.rows, part.hidden.cols);
     }
     if (const auto* n = std::get_if<CrossAttentionNode>(&any)) {
       padded = std::max(padded, n->q.rows * n->heads * head_pitch(n->head_dim));
       square = std::max(square, n->q.rows * (n->heads * n->head_dim / kc::kSquareStripe));
+      quantised_rows(n->q.rows, n->heads * head_pitch(n->head_dim)), quantised_rows(n->hidden.rows, n->hidden.cols);
     }
     if (const auto* n = std::get_if<ContextKvNode>(&any)) {
       head_pitch(n->head_dim);  // throws for sizes that no kernel knows
       context = std::max(context, n->in.rows * n->heads * n->head_dim);
       square = std::max(square, n->in.rows * (n->heads * n->head_dim / kc::kSquareStripe));
     }
-    if (const auto* n = std::get_if<FeedForwardNode>(&any)) keep(n->time_row);
+    if (const auto* n = std::get_if<FeedForwardNode>(&any))
+      keep(n->time_row), quantised_rows(n->hidden.rows, n->hidden.cols), quantised_rows(n->up.rows, n->up.cols);
     if (const auto* n = std::get_if<SinusoidNode>(&any)) keep(n->time_row);
     if (const auto* n = std::get_if<NormNode>(&any)) keep(n->time_row);
   }
@@ -108,6 +117,8 @@ CudaProgram::CudaProgram(Plan plan, std::shared_ptr<const DeviceWeights> weights
   for (size_t* at : {&place_.q, &place_.k, &place_.v, &place_.out})
     *at = reserve(place_.bytes, static_cast<size_t>(padded) * narrow);
   place_.square = reserve(place_.bytes, static_cast<size_t>(square) * sizeof(float));
+  place_.eight = reserve(place_.bytes, static_cast<size_t>(eight));
+  place_.eight_scale = reserve(place_.bytes, static_cast<size_t>(eight_rows) * sizeof(float));
   if (attention.rows > 0) place_.splits = most_splits(weights_->device(), attention);
   if (place_.splits > 1) {
     const size_t rows = static_cast<size_t>(place_.splits) * static_cast<size_t>(attention.rows * attention.heads);

@@ -35,6 +35,7 @@ struct Placement {
   size_t raw_k = 0, raw_v = 0;          // context rows before norm and padding
   size_t square = 0;                    // sums of squares between a projection and its norm
   size_t split_out = 0, split_lse = 0;  // of attentions whose keys are divided
+  size_t eight = 0, eight_scale = 0;    // rows in e4m3 between their producer and a product
   int splits = 1;                       // that there is room for
   size_t live = 0, slots = 0;           // the part that every run uploads
   size_t live_tables = 0;               // of kc::kMaxQueryGroups * kc::kMaxKeySegments rows each

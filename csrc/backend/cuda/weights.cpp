@@ -10,6 +10,9 @@ namespace {
 // Rows of matrices begin at multiples of 16 bytes, which the tensor-core kernels want.
 int64_t padded(int64_t k) { return (k + 7) / 8 * 8; }
 
+// What the FP8 product and the kernel that quantises ask.
+bool fits_fp8(int64_t n, int64_t k) { return k > 0 && n % 8 == 0 && k % 16 == 0; }
+
 }  // namespace
 
 size_t DeviceWeights::Entry::elements() const { return static_cast<size_t>(n * (k ? padded(k) : 1)); }
@@ -31,19 +34,43 @@ void DeviceWeights::place(const WeightTable& table) {
     }
     if (spec.after >= 0) next[static_cast<size_t>(spec.after)] = static_cast<int>(i);
   }
+  size_t largest = 0;
   for (size_t i = 0; i < specs.size(); ++i) {
     if (specs[i].after >= 0) continue;
-    size_t count = 0;
-    for (int at = static_cast<int>(i); at >= 0; at = next[static_cast<size_t>(at)])
-      count += entries_[static_cast<size_t>(at)].elements();
-    entries_[i].own = Block(*device_, count * sizeof(bf16));
-    bytes_ += entries_[i].own.bytes();
-    bf16* data = entries_[i].own.as<bf16>();
+    std::vector<int> chain;
+    bool quantised = precision_ == Precision::fp8;
     for (int at = static_cast<int>(i); at >= 0; at = next[static_cast<size_t>(at)]) {
-      Entry& entry = entries_[static_cast<size_t>(at)];
-      entry.data = data;
-      data += entry.elements();
+      const Entry& e = entries_[static_cast<size_t>(at)];
+      chain.push_back(at);
+      quantised = quantised && specs[static_cast<size_t>(at)].use == WeightUse::layer_matrix && fits_fp8(e.n, e.k);
     }
+    place_chain(chain, quantised);
+    for (const int at : chain)
+      if (quantised) largest = std::max(largest, entries_[static_cast<size_t>(at)].elements());
+  }
+  if (largest) staging_ = Block(*device_, largest * sizeof(bf16));
+}
+
+// One block for weights that lie one after another.
+void DeviceWeights::place_chain(const std::vector<int>& ids, bool quantised) {
+  size_t elements = 0, rows = 0;
+  for (const int id : ids) {
+    elements += entries_[static_cast<size_t>(id)].elements();
+    rows += static_cast<size_t>(entries_[static_cast<size_t>(id)].n);
+  }
+  Entry& first = entries_[static_cast<size_t>(ids[0])];
+  first.own = Block(*device_, elements * (quantised ? sizeof(e4m3) : sizeof(bf16)));
+  if (quantised) first.own_scale = Block(*device_, rows * sizeof(float));
+  bytes_ += first.own.bytes() + first.own_scale.bytes();
+  elements = rows = 0;
+  for (const int id : ids) {
+    Entry& entry = entries_[static_cast<size_t>(id)];
+    if (quantised)
+      entry.quantised = first.own.as<e4m3>() + elements, entry.scale = first.own_scale.as<float>() + rows;
+    else
+      entry.data = first.own.as<bf16>() + elements;
+    elements += entry.elements();
+    rows += static_cast<size_t>(entry.n);
   }
 }
 
@@ -63,11 +90,21 @@ void DeviceWeights::upload(const WeightSpec& spec, const Tensor& raw, Entry& ent
         narrow[static_cast<size_t>(i * ld + j)] =
             kc::to_bf16(transposed ? from[j * entry.n + i] : from[i * entry.k + j]);
   }
-  device_->upload(entry.data, narrow.data(), narrow.size() * sizeof(bf16));
+  bf16* to = entry.quantised ? staging_.as<bf16>() : entry.data;
+  device_->upload(to, narrow.data(), narrow.size() * sizeof(bf16));
+  if (entry.quantised)
+    device_->launch(kc::QuantizeRowsParams{.x = to,
+                                           .y = entry.quantised,
+                                           .scale = entry.scale,
+                                           .rows = static_cast<int32_t>(entry.n),
+                                           .cols = static_cast<int32_t>(entry.k),
+                                           .ldx = padded(entry.k),
+                                           .ldy = entry.k});
 }
 
-DeviceWeights::DeviceWeights(std::shared_ptr<Device> device, const WeightTable& table, const WeightSource& source)
-    : device_(std::move(device)) {
+DeviceWeights::DeviceWeights(std::shared_ptr<Device> device, const WeightTable& table, const WeightSource& source,
+                             Precision precision)
+    : device_(std::move(device)), precision_(precision) {
   place(table);
   int64_t longest = 1;
   for (size_t i = 0; i < entries_.size(); ++i) {
@@ -75,6 +112,7 @@ DeviceWeights::DeviceWeights(std::shared_ptr<Device> device, const WeightTable& 
     upload(spec, source(spec.name, spec.shape), entries_[i]);
     if (entries_[i].k == 0) longest = std::max(longest, entries_[i].n);
   }
+  staging_ = Block();
   const std::vector<float> ones(static_cast<size_t>(longest), 1.0f);
   ones_ = Block(*device_, ones.size() * sizeof(float));
   device_->upload(ones_.as<>(), ones.data(), ones_.bytes());
@@ -82,13 +120,14 @@ DeviceWeights::DeviceWeights(std::shared_ptr<Device> device, const WeightTable& 
 
 DeviceMatrix DeviceWeights::matrix(int id) const {
   const Entry& e = entries_.at(static_cast<size_t>(id));
-  return {e.data, e.n, e.k, padded(e.k)};
+  return {.data = e.data, .quantised = e.quantised, .scale = e.scale, .n = e.n, .k = e.k, .ld = padded(e.k)};
 }
 
 bool DeviceWeights::adjacent(std::span<const int> ids) const {
   for (size_t i = 0; i + 1 < ids.size(); ++i) {
     const Entry &a = entries_.at(static_cast<size_t>(ids[i])), &b = entries_.at(static_cast<size_t>(ids[i + 1]));
-    if (b.data != a.data + a.elements() || a.k != b.k) return false;
+    if (a.k != b.k || !a.quantised != !b.quantised) return false;
+    if (a.quantised ? b.quantised != a.quantised + a.elements() : b.data != a.data + a.elements()) return false;
   }
   return true;
 }
@@ -113,15 +152,20 @@ DeviceMatrix DeviceWeights::spread(int id, int64_t heads, int64_t head_dim, int6
   const int64_t wide = heads * pitch;
   Block& block = spread_[id];
   if (!block.bytes()) {
-    std::vector<bf16> from(static_cast<size_t>(m.n * m.ld)), to(static_cast<size_t>(m.n * wide), bf16{0});
-    device_->download(from.data(), m.data, from.size() * sizeof(bf16));
+    const int64_t element = m.quantised ? sizeof(e4m3) : sizeof(bf16);
+    std::vector<std::byte> from(static_cast<size_t>(m.n * m.ld * element)),
+        to(static_cast<size_t>(m.n * wide * element));
+    device_->download(from.data(), m.quantised ? static_cast<const void*>(m.quantised) : m.data, from.size());
     for (int64_t i = 0; i < m.n; ++i)
       for (int64_t h = 0; h < heads; ++h)
-        std::copy_n(from.data() + i * m.ld + h * head_dim, head_dim, to.data() + i * wide + h * pitch);
-    block = Block(*device_, to.size() * sizeof(bf16));
+        std::copy_n(from.data() + (i * m.ld + h * head_dim) * element, head_dim * element,
+                    to.data() + (i * wide + h * pitch) * element);
+    block = Block(*device_, to.size());
     device_->upload(block.as<>(), to.data(), block.bytes());
   }
-  return {block.as<bf16>(), m.n, wide, wide};
+  DeviceMatrix all{.scale = m.scale, .n = m.n, .k = wide, .ld = wide};
+  (m.quantised ? all.quantised = block.as<e4m3>() : (all.data = block.as<bf16>(), nullptr));
+  return all;
 }
 
 const float* DeviceWeights::wide(int id) const {
