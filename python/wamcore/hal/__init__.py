@@ -1,8 +1,7 @@
-"""Robot drivers that come with the package. `MuJoCo` is imported on first use: it needs the extra `wamcore[sim]`."""
+"""Robot drivers that come with the package. What needs a simulator (`wamcore[sim]`) is imported on first use."""
 
 from .._core import FaultInjector, MockHal, ReplayHal
 from .._core import load_hal as load
-from .build import build_driver
 from .lerobot import LeRobot
 from .replay import replay
 
@@ -14,4 +13,8 @@ def __getattr__(name: str):
         from .mujoco import MuJoCo
 
         return MuJoCo
+    if name == "build_driver":
+        from .build import build_driver
+
+        return build_driver
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
