@@ -160,7 +160,7 @@ __device__ __forceinline__ void store_fragments(const AttentionParams& p, const 
   WAM_UNROLL
   for (int i = 0; i < 2; ++i) {
     const int row = first + i * 8 + lane / 4;
-    if (row >= at.queries.rows) continue;
+    if (row >= at.queries.rows && !WAM_PLANTED("store_out_of_bounds")) continue;
     const int64_t query = at.queries.first_row + row;
     if (p.lse && lane % 4 == 0) p.lse[(int64_t{at.batch} * p.heads + at.head) * p.rows + query] = lse_of(state, 0, i);
     const float inverse = state.sum[0][i] > 0.0f ? 1.0f / state.sum[0][i] : 0.0f;
@@ -268,7 +268,7 @@ __global__ __launch_bounds__(Tile::threads,
     }
     barrier_init_done();
   }
-  __syncthreads();
+  if (!WAM_PLANTED("missing_barrier")) __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<40>();
     if (threadIdx.x == 0) attention_produce<Tile>(plan, shared);

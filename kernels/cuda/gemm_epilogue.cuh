@@ -56,7 +56,7 @@ __device__ __forceinline__ void store_stripe(const GemmParams& p, int64_t row, i
     WAM_UNROLL
     for (int block = 0; block < kSquareStripe / 8; ++block) {
       const int64_t c = col + 8 * block + lane % 4 * 2;
-      if (r >= p.m || c >= p.n) continue;
+      if ((r >= p.m && !WAM_PLANTED("store_out_of_bounds")) || c >= p.n) continue;
       const float2 v = finish_pair<epilogue>(p, r, c, sums[block][2 * i], sums[block][2 * i + 1]);
       const bf16x2 rounded = pack_bf16(v.x, v.y);
       *reinterpret_cast<bf16x2*>(y + c) = rounded;

@@ -210,7 +210,7 @@ __global__ __launch_bounds__(Tile::threads, 1) void gemm_kernel_sm90(const __gri
     }
     barrier_init_done();
   }
-  __syncthreads();
+  if (!WAM_PLANTED("missing_barrier")) __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<40>();
     if (threadIdx.x == 0) gemm_produce<Tile>(p, stages, full, empty);

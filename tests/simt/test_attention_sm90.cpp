@@ -3,6 +3,7 @@
 #include "check.h"
 #include "cuda/attention_sm90.cuh"
 #include "launcher.h"
+#include "planted.h"
 #include "tensor_maps.h"
 
 using namespace attention_cases;
@@ -82,7 +83,13 @@ TEST(missing_synchronisation_is_caught) {
     CHECK_THROWS(errors_of(ragged(), seed, "no_wait_for_empty"), simt::Fault, "simt: ");
     CHECK_THROWS(errors_of(ragged(), seed, "early_release"), simt::Fault, "race: ");
     CHECK_THROWS(errors_of(ragged(), seed, "no_wait_for_values"), simt::Fault, "race: ");
+    CHECK_THROWS(errors_of(ragged(), seed, "missing_barrier"), simt::Fault, "");
   }
+}
+
+TEST(writing_past_the_rows_is_caught) {
+  const ChildResult child = run_in_child([] { errors_of(ragged(), 1, "store_out_of_bounds"); });
+  CHECK(!child.clean && child.says("heap-buffer-overflow"));
 }
 
 TEST(impossible_sizes_are_refused) {

@@ -4,6 +4,7 @@
 #include "cuda/quantize_rows.cuh"
 #include "gemm_cases.h"
 #include "launcher.h"
+#include "planted.h"
 #include "tensor_maps.h"
 
 using namespace gemm_cases;
@@ -86,7 +87,13 @@ TEST(missing_synchronisation_is_caught) {
     CHECK_THROWS(run(ragged, 2, seed, "no_wait_for_empty"), simt::Fault, "simt: ");
     CHECK_THROWS(run(ragged, 2, seed, "no_wait_for_full"), simt::Fault, "race: ");
     CHECK_THROWS(run(ragged, 2, seed, "early_release"), simt::Fault, "race: ");
+    CHECK_THROWS(run(ragged, 2, seed, "missing_barrier"), simt::Fault, "");
   }
+}
+
+TEST(writing_past_the_rows_is_caught) {
+  const ChildResult child = run_in_child([] { run(ragged, 2, 1, "store_out_of_bounds"); });
+  CHECK(!child.clean && child.says("heap-buffer-overflow"));
 }
 
 TEST(impossible_sizes_are_refused) {

@@ -3,6 +3,7 @@
 #include "cuda/gemm_sm90.cuh"
 #include "gemm_cases.h"
 #include "launcher.h"
+#include "planted.h"
 #include "tensor_maps.h"
 
 using namespace gemm_cases;
@@ -72,7 +73,13 @@ TEST(missing_synchronisation_is_caught) {
     CHECK_THROWS(error_with("no_wait_for_empty", seed), simt::Fault, "simt: ");
     CHECK_THROWS(error_with("no_wait_for_full", seed), simt::Fault, "race: ");
     CHECK_THROWS(error_with("early_release", seed), simt::Fault, "race: ");
+    CHECK_THROWS(error_with("missing_barrier", seed), simt::Fault, "");
   }
+}
+
+TEST(writing_past_the_rows_is_caught) {
+  const ChildResult child = run_in_child([] { error_with("store_out_of_bounds", 1); });
+  CHECK(!child.clean && child.says("heap-buffer-overflow"));
 }
 
 TEST(parts_of_k_are_added_up) {
