@@ -91,6 +91,7 @@ class CudaDevice final : public Device {
     if (it == sizes_.end()) return;
     allocated_ -= it->second;
     sizes_.erase(it);
+    cudaSetDevice(ordinal_);  // or a thread that never used a GPU would start the first one
     cudaFree(p);
   }
 
@@ -133,7 +134,9 @@ class CudaDevice final : public Device {
       return recording;
     }
     cudaGraph_t graph = nullptr;
-    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    // Relaxed: a kernel that is met for the first time is loaded here, which the stricter modes may refuse. Nothing
+    // else that they forbid is done, and the lock keeps other threads out.
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
     try {
       for (const Call& call : calls) launch(call);
     } catch (...) {
