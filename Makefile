@@ -67,7 +67,8 @@ CUDA_ARCHS ?= 80;89;90
 cuda-checked:
 	cmake -S . -B $(BUILD) -G Ninja -DWAMCORE_BUILD_TESTS=ON -DWAMCORE_CUDA=ON -DWAMCORE_CUDA_REAL="$(CUDA_ARCHS)" \
 	  -DPython_EXECUTABLE=$(BIN)/python
-	cmake --build $(BUILD) --target wamcore_cuda wamcore_simt_tests test_cuda_probe test_cuda_math
+	cmake --build $(BUILD) --target wamcore_cuda device_check wamcore_simt_tests test_cuda_probe \
+	  test_cuda_math
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -R '^(simt|cuda)_'
 	$(BIN)/python scripts/cuda_resources.py $(BUILD)/csrc/libwamcore_cuda.so kernels/cuda/resources.json
 

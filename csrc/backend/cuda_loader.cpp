@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 namespace wam {
 namespace {
 
@@ -22,9 +24,12 @@ std::string own_folder() {
 }
 
 Loaded load() {
-  const std::string file = own_folder() + "libwamcore_cuda.so";
+  const char* named = std::getenv("WAMCORE_CUDA_PLUGIN");  // one that was built elsewhere, of the same version
+  const std::string file = named && *named ? named : own_folder() + "libwamcore_cuda.so";
   if (access(file.c_str(), F_OK) != 0)
-    return {nullptr, "this build of wamcore has no CUDA plugin: install with WAMCORE_CUDA=1 in the environment."};
+    return {nullptr, named && *named
+                         ? "WAMCORE_CUDA_PLUGIN names " + file + ", which is not there."
+                         : "this build of wamcore has no CUDA plugin: install with WAMCORE_CUDA=1 in the environment."};
   void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!handle) return {nullptr, std::string("the CUDA plugin cannot be loaded: ") + dlerror() + "."};
   const auto entry = reinterpret_cast<decltype(&wam_backend_v1)>(dlsym(handle, "wam_backend_v1"));

@@ -17,7 +17,8 @@ struct WAMCORE_API CudaState {
   std::string describe() const;
 };
 
-/// The state for GPU `ordinal`. Loads libwamcore_cuda.so from beside this library.
+/// The state for GPU `ordinal`. Loads libwamcore_cuda.so from beside this library, or the file that
+/// WAMCORE_CUDA_PLUGIN names.
 WAMCORE_API CudaState cuda_state(int ordinal = 0);
 
 }  // namespace wam

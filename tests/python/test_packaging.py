@@ -44,6 +44,26 @@ def test_wheel_contents(root: Path):
     assert extra == {"wamcore/lib/cmake/wamcore/wamcoreTargets-release.cmake"}, "unexpected files in the wheel"
 
 
+@pytest.mark.parametrize("wanted", ["", "0", "1"])
+def test_only_a_build_with_cuda_asks_for_its_compiler(root: Path, wanted):
+    """`WAMCORE_CUDA=1 pip install .`, as the build backend reads it, and the packages of `make cuda`."""
+    reader = pytest.importorskip("scikit_build_core.settings.skbuild_read_settings").SettingsReader
+    environment = {"WAMCORE_CUDA": wanted} if wanted else {}
+    settings = reader.from_file(root / "pyproject.toml", {}, state="wheel", env=environment).settings
+    packages = [requirement.split("==")[0] for requirement in settings.build.requires]
+    if wanted == "1":
+        assert settings.cmake.define["WAMCORE_CUDA"] == "ON"
+        assert {"nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime"} <= set(packages)
+        assert all(re.fullmatch(r"[\w-]+==13\.0\.\d+", requirement) for requirement in settings.build.requires)
+    else:
+        assert settings.cmake.define["WAMCORE_CUDA"] == "OFF" and not packages
+
+
+def test_a_misspelt_wish_for_cuda_stops_the_build(root: Path, tmp_path):
+    done = subprocess.run(["cmake", "-S", root, "-B", tmp_path, "-DWAMCORE_CUDA=MAYBE"], capture_output=True, text=True)
+    assert done.returncode and "WAMCORE_CUDA must be AUTO, ON or OFF, got 'MAYBE'" in done.stderr
+
+
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda p: p.name.split(".")[0])
 def test_links_nothing_but_the_system_and_ourselves(library: Path):
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", run(["readelf", "-d", library]))

@@ -1,0 +1,432 @@
+"""What a machine with a GPU is asked: does everything compute what it should, and how fast.
+
+    bench/device_check build         compiles the library, the plugin and the checks, with what the machine has
+    bench/device_check correctness   kernels, programs, recorded sequences and sessions against their references
+    bench/device_check bench         the benchmarks, one after another
+
+The last two take less than 8 minutes each, print a short table last, and write all rows with --json. A row that fails,
+hangs or takes the device with it never stops the others; the exit status tells whether all passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUDGET = 450  # s for all rows of a command; what was not reached by then is listed
+# Rows of docs/verified_on_device.md, in its order; every row of the check has one of these names.
+NAMES = (
+    "ln_modulate",
+    "ln_modulate_e4m3",
+    "qk_norm_rope_cachewrite",
+    "sampler_step",
+    "patchify, unpatchify",
+    "sinusoid",
+    "activation",
+    "modulation",
+    "add",
+    "gemm_plain",
+    "gemm_sm80",
+    "gemm_sm90",
+    "gemm_fp8_sm90",
+    "quantize_rows",
+    "quantize_rows_sm90",
+    "attention_sm80",
+    "attention_sm90",
+    "programs",
+    "programs, fp8",
+    "programs, sm80 kernels",
+    "golden sequences",
+    "golden sessions",
+    "sessions",
+    "sessions, sm80 kernels",
+    "doctor",
+    "memcheck",
+    "racecheck",
+)
+GOLDEN_TOLERANCE = 0.027  # relative l2 of one tensor, as in tests/python/test_golden_cuda.py
+
+
+class Clock:
+    """Time that is left."""
+
+    def __init__(self, seconds: float):
+        self.end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        return max(0.0, self.end - time.monotonic())
+
+
+def row(kernel: str, shape: str, verdict: str, why: str = "", **more) -> dict:
+    """One line of the report; error and tolerance are None where there is nothing to measure."""
+    return {"kernel": kernel, "shape": shape, "verdict": verdict, "why": why, "error": None, "tolerance": None, **more}
+
+
+def measured(kernel: str, shape: str, error: float, tolerance: float) -> dict:
+    """A row whose verdict is its error."""
+    passed = math.isfinite(error) and error <= tolerance
+    return row(kernel, shape, "ok" if passed else "FAILED", error=error, tolerance=tolerance)
+
+
+def execute(command: list, limit: float, environment: dict | None = None) -> tuple[int | None, str]:
+    """Exit status (None: it took too long and was killed) and everything it printed."""
+    if limit <= 0:
+        return None, ""
+    try:
+        done = subprocess.run(
+            [str(c) for c in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=limit,
+            env={**os.environ, **(environment or {})},
+        )
+    except subprocess.TimeoutExpired as e:
+        text = e.stdout or b""
+        return None, text if isinstance(text, str) else text.decode(errors="replace")
+    except OSError as e:
+        return 127, str(e)
+    return done.returncode, done.stdout
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1][:300]
+
+
+def program_rows(command: list, clock: Clock, limit: float, environment: dict | None = None) -> list[dict]:
+    """All rows of a run of the C++ program, which is started again behind a row that ended it."""
+    rows: list[dict] = []
+    until, start, silent = time.monotonic() + limit, 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for attempt in range(1000):
+            log = Path(folder) / f"{attempt}.jsonl"
+            seconds = min(clock.left(), until - time.monotonic())
+            status, text = execute([*command, "--from", start, "--json", log], seconds, environment)
+            got = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+            rows += got
+            start = got[-1]["index"] + 1 if got else start
+            if status in (0, 1):
+                return rows
+            if status is None:
+                return [*rows, row(command[1], f"from row {start} on", "not reached", "out of time")]
+            if status in (3, 4) and got:
+                continue
+            why = f"the program ended with status {status}: {last_line(text)}"
+            rows.append(row(command[1], f"row {start}", "FAILED", why))
+            silent = 0 if got else silent + 1
+            if status in (2, 127) or silent == 3:  # it does not even start
+                return rows
+            start += 1
+    return rows
+
+
+def sanitizer_rows(program: Path, clock: Clock, limit: float) -> list[dict]:
+    """Small cases of all kernels under compute-sanitizer."""
+    rows = []
+    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    for check in ("memcheck", "racecheck"):
+        name = (check, "all kernels, small")
+        if not Path(tool).exists():
+            rows.append(row(*name, "unavailable", "there is no compute-sanitizer"))
+            continue
+        command = [tool, "--tool", check, "--error-exitcode", "9", program, "kernels", "--tiny", "--seed", "1"]
+        began = time.monotonic()
+        status, text = execute(command, min(limit, clock.left()))
+        rows.append({**judge_sanitizer(name, status, text), "seconds": time.monotonic() - began})
+    return rows
+
+
+def judge_sanitizer(name: tuple[str, str], status: int | None, text: str) -> dict:
+    """What a report of compute-sanitizer means."""
+    for refusal in ("Device not supported", "LibraryNotLoaded", "Unable to find", "not supported on this"):
+        if refusal in text:
+            return row(*name, "unavailable", f"compute-sanitizer says: {refusal}")
+    if status is None:
+        return row(*name, "not reached", "out of time")
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", text)
+    if not summary:
+        return row(*name, "FAILED", f"no summary: {last_line(text)}")
+    clean = status == 0 and re.search(r"SUMMARY: 0 ", summary[-1])
+    return row(*name, "ok" if clean else "FAILED", "" if clean else summary[-1])
+
+
+def golden_folders() -> list[Path]:
+    return [Path(p) for p in os.environ.get("WAMCORE_GOLDEN", "").split(":") if p]
+
+
+def golden_rows(program: Path, clock: Clock, limit: float) -> list[dict]:
+    """Recorded sequences of the release, where WAMCORE_GOLDEN says that they are there."""
+    name, rows = "golden sequences", []
+    if not golden_folders():
+        return [row(name, "-", "unavailable", "WAMCORE_GOLDEN names no folder")]
+    until = time.monotonic() + limit
+    for folder in golden_folders():
+        manifest = json.loads((folder / "manifest.json").read_text())["files"]
+        for file, entry in manifest.items():
+            config = entry.get("config") or {}
+            if not file.startswith("dit_") or "timesteps_video_action" not in config:
+                continue
+            kind = "dit_ti2v_weights" if "ti2v" in file else "dit_i2v_weights"
+            known = manifest.get(f"{kind}.safetensors", {}).get("config") or {}
+            given = {
+                "dit": {k: v for k, v in config.items() if k in known},
+                "timesteps": config["timesteps_video_action"],
+            }
+            weights = folder / f"{kind}.safetensors"
+            command = [program, "golden", folder / file, weights, json.dumps(given)]
+            status, text = execute(command, min(clock.left(), until - time.monotonic()))
+            if status is None:
+                rows.append(row(name, file, "not reached", "out of time"))
+            elif status:
+                rows.append(row(name, file, "FAILED", last_line(text)))
+            else:
+                errors = [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.strip()]
+                worst = max(errors, key=lambda e: math.inf if math.isnan(e) else e, default=math.nan)
+                rows.append(measured(name, file, worst, GOLDEN_TOLERANCE))
+    return rows or [row(name, "-", "unavailable", "no recorded sequence in WAMCORE_GOLDEN")]
+
+
+def python_rows(args: argparse.Namespace, clock: Clock, limit: float, kernels: str = "") -> list[dict]:
+    """Sessions through the Python package, in a process of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "rows.jsonl"
+        command = [sys.executable, ROOT / "bench" / "device_sessions.py", log, kernels]
+        environment = package_environment(args) | ({"WAMCORE_CUDA_KERNELS": kernels} if kernels else {})
+        status, text = execute(command, min(limit, clock.left()), environment)
+        rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    if status is None:
+        rows.append(row(sessions_of(kernels), "the rest", "not reached", "out of time"))
+    elif status:
+        rows.append(row(sessions_of(kernels), "the rest", "FAILED", f"status {status}: {last_line(text)}"))
+    return rows
+
+
+def sessions_of(kernels: str) -> str:
+    return f"sessions, {kernels} kernels" if kernels else "sessions"
+
+
+def package_environment(args: argparse.Namespace) -> dict:
+    """Where Python finds the package that is checked, and the package its plugin."""
+    package = args.package or args.build / "package"
+    found = {"PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))}
+    if args.plugin:
+        found["WAMCORE_CUDA_PLUGIN"] = str(args.plugin.resolve())
+    return found
+
+
+def build(args: argparse.Namespace) -> int:
+    """Plain CMake, no network; then a package folder as an installation would have it."""
+    python = sys.executable
+    folder = {
+        name: subprocess.run([python, "-m", name, option], capture_output=True, text=True).stdout.strip()
+        for name, option in (("pybind11", "--cmakedir"), ("nanobind", "--cmake_dir"))
+    }
+    began = time.monotonic()
+    configure = ["cmake", "-S", ROOT, "-B", args.build, "-G", "Ninja", f"-DWAMCORE_CUDA_REAL={args.real}"]
+    configure += ["-DWAMCORE_CUDA=ON", "-DWAMCORE_BUILD_TESTS=ON", "-DWAMCORE_BUILD_PYTHON=ON"]
+    configure += [f"-DPython_EXECUTABLE={python}"]
+    configure += [f"-D{name}_DIR={where}" for name, where in folder.items() if where]
+    targets = ["wamcore", "wamcore_cuda", "device_check", "_core", "_kernels"]
+    package = args.build / "package" / "wamcore"
+    steps = [
+        configure,
+        ["cmake", "--build", args.build, "--parallel", args.jobs, "--target", *targets],
+        *[["cmake", "--install", args.build, "--prefix", package, "--component", c] for c in ("runtime", "python")],
+    ]
+    for step in steps:
+        if status := subprocess.run([str(s) for s in step]).returncode:
+            print(f"device_check: {' '.join(map(str, step))} ended with status {status}", file=sys.stderr)
+            return 1
+    shutil.copytree(ROOT / "python" / "wamcore", package, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so"))
+    shutil.copytree(ROOT / "bench", package / "bench", dirs_exist_ok=True)
+    print(f"built in {time.monotonic() - began:.0f} s: {args.build}")
+    return 0
+
+
+def correctness(args: argparse.Namespace) -> int:
+    clock, program = Clock(args.seconds), args.program or args.build / "tests" / "device" / "device_check"
+    status, gpu = execute([program, "gpu"], 60)
+    if status:
+        print(f"device_check: no GPU can be checked here: {last_line(gpu)}", file=sys.stderr)
+        return 2
+    tiny = ["--tiny"] if args.tiny else []
+    rows = program_rows([program, "kernels", *tiny], clock, 200)
+    rows += program_rows([program, "programs", *tiny], clock, 90)
+    # again with the kernels of every other GPU
+    only = ["--only", "programs "]  # and not those in FP8, which those kernels do not have
+    sm80 = program_rows([program, "programs", *tiny, *only], clock, 60, {"WAMCORE_CUDA_KERNELS": "sm80"})
+    rows += [{**r, "kernel": "programs, sm80 kernels"} for r in sm80]
+    rows += golden_rows(program, clock, 60)
+    for kernels in ("", "sm80"):
+        rows += python_rows(args, clock, 90, kernels)
+    rows += sanitizer_rows(program, clock, 100)
+    report = {"gpu": gpu.strip(), **about(), "rows": rows}
+    write(args, report)
+    print(tell(report))
+    if args.record:
+        print("\n" + record(report))
+    return 0 if passed(rows) else 1
+
+
+def passed(rows: list[dict]) -> bool:
+    """Whether nothing failed and nothing was left out for lack of time."""
+    return bool(rows) and all(r["verdict"] in ("ok", "skipped", "unavailable") for r in rows)
+
+
+def about() -> dict:
+    """What ran, and when."""
+    _, commit = execute(["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=8", "--match="], 10)
+    clean = commit.strip() if re.fullmatch(r"[0-9a-f]{8,}(-dirty)?\s*", commit) else "unknown"
+    return {"commit": clean, "date": datetime.date.today().isoformat()}
+
+
+def write(args: argparse.Namespace, report: dict) -> None:
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def groups(rows: list[dict]) -> dict[str, list[dict]]:
+    """The rows by name."""
+    out: dict[str, list[dict]] = {}
+    for r in rows:
+        out.setdefault(r["kernel"], []).append(r)
+    return out
+
+
+def nearest(rows: list[dict]) -> str:
+    """The error that comes nearest to its tolerance."""
+    known = [r for r in rows if r["error"] is not None and r["tolerance"]]
+    if not known:
+        return "-"
+    r = max(known, key=lambda r: r["error"] / r["tolerance"])
+    return f"{r['error']:.2e} of {r['tolerance']:.1e}"
+
+
+def summary(rows: list[dict]) -> str:
+    count = {v: sum(r["verdict"] == v for r in rows) for v in dict.fromkeys(r["verdict"] for r in rows)}
+    return ", ".join(f"{n} {verdict}" for verdict, n in count.items())
+
+
+def tell(report: dict) -> str:
+    """What did not pass, row by row; then a line a kernel."""
+    lines = [f"{report['gpu']}; wamcore at {report['commit']}, {report['date']}"]
+    for r in report["rows"]:
+        if r["verdict"] not in ("ok", "skipped"):
+            error = "" if r["error"] is None else f" {r['error']:.2e} of {r['tolerance']:.1e}"
+            lines.append(f"{r['verdict']}: {r['kernel']}, {r['shape']}{error}: {r['why']}")
+    lines.append("")
+    for name, rows in groups(report["rows"]).items():
+        seconds = sum(r.get("seconds") or 0 for r in rows)
+        lines.append(f"{name:<26} {nearest(rows):>20}  {summary(rows)}, {seconds:.0f} s")
+    lines.append("all passed" if passed(report["rows"]) else "NOT all passed")
+    return "\n".join(lines)
+
+
+def record(report: dict) -> str:
+    """Rows for docs/verified_on_device.md: only what ran to its end on this GPU."""
+    found = groups(report["rows"])
+    lines = []
+    for name in NAMES:
+        rows = [r for r in found.get(name, []) if r["verdict"] != "skipped"]
+        if not rows or any(r["verdict"] in ("unavailable", "not reached") for r in rows):
+            continue
+        result = f"{summary(rows)}; {nearest(rows)}" if nearest(rows) != "-" else summary(rows)
+        lines.append(f"| `{name}` | {report['commit']} | {report['date']} | {report['gpu']} | {result} |")
+    return "\n".join(lines)
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Every benchmark of the package at every model, as far as the time reaches."""
+    clock, environment = Clock(args.seconds), package_environment(args)
+    ask = (
+        "import json; from wamcore.cli.bench import kernel_benches; b = kernel_benches(); "
+        "from wamcore.bench import cases; print(json.dumps([list(b.BENCHES), list(cases.MODELS)]))"
+    )
+    status, text = execute([sys.executable, "-c", ask], 60, environment)
+    if status:
+        print(f"device_check: the package has no benchmarks: {last_line(text)}", file=sys.stderr)
+        return 2
+    known, models = json.loads(last_line_json(text))
+    rows, results = [], []
+    for name in sorted(known, key=lambda n: (n != "limits", known.index(n))):
+        for model in [""] if name == "limits" else [m for m in models if m != "smoke"]:
+            rows.append(one_bench(name, model, args, clock, environment, results))
+    report = {**about(), "rows": rows, "results": results}
+    write(args, report)
+    for r in rows:
+        print(f"{r['kernel']:<12} {r['shape']:<18} {r['verdict']:<12} {r['seconds']:5.0f} s  {r['why']}")
+    return 0 if passed(rows) else 1
+
+
+def last_line_json(text: str) -> str:
+    return next(line for line in reversed(text.splitlines()) if line.startswith("["))
+
+
+def one_bench(name: str, model: str, args, clock: Clock, environment: dict, results: list) -> dict:
+    """Runs one benchmark of one model; appends what it wrote to `results`."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "out.json"
+        command = [sys.executable, "-m", "wamcore", "bench", name, "--device", "cuda", "--json", file]
+        command += ["--only", model] if model else []
+        status, text = execute(command, min(args.each, clock.left()), environment)
+        if file.exists():
+            results.append(json.loads(file.read_text()))
+    seconds = time.monotonic() - began
+    if status is None:
+        return row(name, model, "not reached", "out of time", seconds=seconds)
+    if status and "which is in none" in text:
+        return row(name, model, "skipped", "no such case", seconds=seconds)
+    if status:
+        return row(name, model, "FAILED", last_line(text), seconds=seconds)
+    print(text, flush=True)
+    return row(name, model, "ok", seconds=seconds)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench/device_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, action in (("build", build), ("correctness", correctness), ("bench", bench)):
+        command = commands.add_parser(name)
+        command.set_defaults(action=action)
+        add = command.add_argument
+        add("--build", type=Path, default=ROOT / "build" / "device", metavar="DIR", help="build folder")
+        if name == "build":
+            add("--real", default="90", metavar="CC", help="compute capabilities, separated by ';' (default: 90)")
+            add("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all cores")
+            continue
+        add("--package", type=Path, metavar="DIR", help="folder with the package wamcore (default: of the build)")
+        add("--plugin", type=Path, metavar="FILE", help="libwamcore_cuda.so built elsewhere, of the same commit")
+        add("--json", type=Path, metavar="FILE", help="also write JSON")
+        add("--seconds", type=float, default=BUDGET, metavar="S", help=f"for all rows (default: {BUDGET})")
+        if name == "correctness":
+            add("--program", type=Path, metavar="FILE", help="the C++ half (default: of the build)")
+            add("--record", action="store_true", help="also print rows for docs/verified_on_device.md")
+            add("--tiny", action="store_true", help="small sizes only")
+        else:
+            add("--each", type=float, default=90, metavar="S", help="most that one benchmark may take (default: 90)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments().parse_args(argv)
+    return args.action(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

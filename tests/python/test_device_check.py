@@ -1,0 +1,191 @@
+"""bench/device_check without a GPU: a program plays the C++ half, and the CPU's other backend plays the GPU."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wamcore import _core
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+import device_check  # noqa: E402
+import device_sessions  # noqa: E402
+
+# Plays tests/device/main.cpp: rows as its first argument lists them, each with the exit status that ends the program.
+PROGRAM = """
+import json, os, signal, sys
+if sys.argv[1] == "gpu":
+    print("A GPU, compute capability 9.0"); sys.exit(0)
+if sys.argv[1] == "golden":
+    print("prefill0 0.01"); print("denoise0.video 0.02"); sys.exit(0)
+rows = json.loads(os.environ["ROWS"])
+start = int(sys.argv[sys.argv.index("--from") + 1])
+log = open(sys.argv[sys.argv.index("--json") + 1], "a")
+failed = False
+for index, (verdict, end) in list(enumerate(rows))[start:]:
+    if end < 0:
+        os.kill(os.getpid(), -end)
+    if end == 99:
+        import time; time.sleep(60)
+    failed = failed or verdict == "FAILED"
+    log.write(json.dumps({"index": index, "kernel": "gemm_sm90", "shape": f"row {index}", "verdict": verdict,
+        "why": "", "error": 0.001, "tolerance": 0.002, "seconds": 0.1}) + "\\n"); log.flush()
+    if end:
+        sys.exit(end)
+sys.exit(1 if failed else 0)
+"""
+
+
+@pytest.fixture
+def program(tmp_path) -> Path:
+    path = tmp_path / "device_check"
+    path.write_text(f"#!{sys.executable}\n{PROGRAM}")
+    path.chmod(0o755)
+    return path
+
+
+def rows_of(program, monkeypatch, rows, limit=30.0):
+    monkeypatch.setenv("ROWS", json.dumps(rows))
+    return device_check.program_rows([program, "kernels"], device_check.Clock(limit), limit)
+
+
+def test_rows_go_on_behind_one_that_ended_the_program(program, monkeypatch):
+    lost, hung, crashed = ("FAILED", 3), ("FAILED", 4), ("never written", -11)
+    rows = rows_of(program, monkeypatch, [("ok", 0), lost, ("ok", 0), hung, crashed, ("ok", 0)])
+    assert [r["verdict"] for r in rows] == ["ok", "FAILED", "ok", "FAILED", "FAILED", "ok"]
+    assert "status -11" in rows[4]["why"]
+
+
+def test_what_is_not_reached_is_listed(program, monkeypatch):
+    rows = rows_of(program, monkeypatch, [("ok", 0), ("ok", 99), ("ok", 0)], limit=1.0)
+    assert [r["verdict"] for r in rows] == ["ok", "not reached"]
+    assert not device_check.passed(rows)
+
+
+def test_a_program_that_does_not_start_is_a_failure(tmp_path):
+    rows = device_check.program_rows([tmp_path / "missing", "kernels"], device_check.Clock(5), 5)
+    assert [r["verdict"] for r in rows] == ["FAILED"]
+
+
+def command(program, tmp_path, monkeypatch, rows, *more) -> tuple[int, dict]:
+    """`device_check correctness` with nothing but the program's own rows."""
+    monkeypatch.setenv("ROWS", json.dumps(rows))
+    monkeypatch.delenv("WAMCORE_GOLDEN", raising=False)
+    monkeypatch.setattr(device_check, "python_rows", lambda *_: [])
+    monkeypatch.setattr(device_check, "sanitizer_rows", lambda *_: [])
+    file = tmp_path / "out.json"
+    status = device_check.main(["correctness", "--program", str(program), "--json", str(file), *more])
+    return status, json.loads(file.read_text())
+
+
+def test_the_exit_status_and_the_table_tell(program, tmp_path, monkeypatch, capsys):
+    status, report = command(program, tmp_path, monkeypatch, [("ok", 0), ("skipped", 0)], "--record")
+    out = capsys.readouterr().out
+    assert status == 0 and "all passed" in out and "gemm_sm90" in out
+    recorded = [line for line in out.splitlines() if line.startswith("| `gemm_sm90` |")]
+    assert len(recorded) == 1 and "A GPU, compute capability 9.0" in recorded[0] and report["date"] in recorded[0]
+    assert {r["kernel"] for r in report["rows"]} <= set(device_check.NAMES)
+
+    status, report = command(program, tmp_path, monkeypatch, [("ok", 0), ("FAILED", 0)])
+    out = capsys.readouterr().out
+    assert status == 1 and "FAILED: gemm_sm90, row 1 1.00e-03 of 2.0e-03" in out and "NOT all passed" in out
+    assert [r["verdict"] for r in report["rows"]].count("FAILED") == 3  # kernels, programs, programs again
+
+
+def test_without_a_gpu_it_says_so(tmp_path, capsys):
+    program = tmp_path / "device_check"
+    program.write_text("#!/bin/sh\necho 'device_check: no CUDA-capable device is detected'\nexit 3\n")
+    program.chmod(0o755)
+    assert device_check.main(["correctness", "--program", str(program)]) == 2
+    assert "no GPU can be checked here: device_check: no CUDA-capable device" in capsys.readouterr().err
+
+
+def test_the_program_itself_finds_no_gpu(build_dir):
+    program = build_dir / "tests" / "device" / "device_check"
+    if not program.exists():
+        pytest.skip("this build has no CUDA")
+    if _core.cuda_status()[0]:
+        pytest.skip("there is a GPU")
+    assert device_check.main(["correctness", "--program", str(program)]) == 2
+    done = subprocess.run([program, "kernels", "--nonsense", "1"], capture_output=True, text=True)
+    assert done.returncode == 2 and "unknown option --nonsense" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "verdict"),
+    [
+        (0, "========= ERROR SUMMARY: 0 errors", "ok"),
+        (9, "========= Invalid __global__ read\n========= ERROR SUMMARY: 3 errors", "FAILED"),
+        (0, "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)", "ok"),
+        (0, "========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)", "FAILED"),
+        (1, "========= ERROR SUMMARY: 0 errors", "FAILED"),  # a row of the program itself failed
+        (1, "========= Error: Device not supported. Please refer to the documentation", "unavailable"),
+        (139, "killed", "FAILED"),
+        (None, "", "not reached"),
+    ],
+)
+def test_reports_of_the_sanitizer_are_understood(status, text, verdict):
+    assert device_check.judge_sanitizer(("memcheck", "all"), status, text)["verdict"] == verdict
+
+
+def test_recorded_sequences_are_found_and_judged(program, tmp_path, monkeypatch):
+    config = {"num_heads": 2, "timesteps_video_action": [[400, 900]]}
+    files = {
+        "dit_i2v_seq.safetensors": {"config": config},
+        "dit_i2v_weights.safetensors": {"config": {"num_heads": 2}},
+        "vae21_forward.safetensors": {"config": {}},
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": files}))
+    monkeypatch.setenv("WAMCORE_GOLDEN", str(tmp_path))
+    rows = device_check.golden_rows(program, device_check.Clock(30), 30)
+    assert [(r["shape"], r["verdict"], r["error"]) for r in rows] == [("dit_i2v_seq.safetensors", "ok", 0.02)]
+
+
+def test_errors_that_are_not_numbers_fail():
+    assert device_check.measured("a", "b", float("nan"), 1.0)["verdict"] == "FAILED"
+    assert device_check.measured("a", "b", 1.1, 1.0)["verdict"] == "FAILED"
+    assert device_check.measured("a", "b", 0.9, 1.0)["verdict"] == "ok"
+
+
+def test_sessions_are_compared(monkeypatch):
+    """The plain loop over operations plays the GPU; one that is wrong is noticed."""
+    name, real = device_sessions.bundled()[0], device_sessions.load
+    monkeypatch.setattr(device_sessions, "CHUNKS", 2)
+    monkeypatch.setattr(
+        device_sessions,
+        "load",
+        lambda m, device, dtype="auto": real(m, device="cpu-ops" if device == "cuda" else device),
+    )
+    row = device_sessions.session_row("sessions", name, "bfloat16")
+    assert row["verdict"] == "ok" and row["error"] < 1e-3
+    honest = device_sessions.chunks
+    monkeypatch.setattr(
+        device_sessions, "chunks", lambda m, seed: honest(m, seed) * (1.5 if m.device == "cpu-ops" else 1.0)
+    )
+    assert device_sessions.session_row("sessions", name, "bfloat16")["verdict"] == "FAILED"
+    assert np.isfinite(row["error"])
+
+
+def test_names_are_those_of_the_record_and_of_the_checks(root):
+    recorded = re.findall(r"^\| `([^|]+)` \|", (root / "docs" / "verified_on_device.md").read_text(), re.M)
+    assert recorded == list(device_check.NAMES)
+    sources = "".join(p.read_text() for p in (root / "tests" / "device").glob("*.cpp"))
+    kernels = set(re.findall(r'add\("([a-z][\w, ]+)",', sources)) | set(
+        re.findall(r'"((?:gemm|attention)_\w*sm\d\d)"', sources)
+    )
+    assert kernels <= set(device_check.NAMES) and len(kernels) >= 13
+
+
+def test_a_plugin_of_somebodys_choice_that_is_missing_is_named():
+    done = subprocess.run(
+        [sys.executable, "-c", "from wamcore import _core; print(_core.cuda_status())"],
+        env={**os.environ, "WAMCORE_CUDA_PLUGIN": "/nowhere/plugin.so"},
+        capture_output=True,
+        text=True,
+    )
+    assert "WAMCORE_CUDA_PLUGIN names /nowhere/plugin.so, which is not there." in done.stdout, done.stderr
