@@ -29,10 +29,10 @@ template <>
 struct AttentionTileOf<128> : AttentionTile<128, 64, 4, 1> {};
 template <>
 struct AttentionTileOf<64> : AttentionTile<64, 64, 4, 2> {};
-template <class Tile, bool sm90>
-constexpr bool is_declared = attention_tile(sm90, Tile::head_dim).query_rows == Tile::query_rows &&
-                             attention_tile(sm90, Tile::head_dim).key_rows == Tile::key_rows;
-static_assert(is_declared<AttentionTileOf<128>, false> && is_declared<AttentionTileOf<64>, false>);
+template <class Tile>
+constexpr bool is_declared = attention_tile(false, Tile::head_dim).query_rows == Tile::query_rows &&
+                             attention_tile(false, Tile::head_dim).key_rows == Tile::key_rows;
+static_assert(is_declared<AttentionTileOf<128>> && is_declared<AttentionTileOf<64>>);
 
 /// Copies `rows` rows of a head to a swizzled tile; rows from `valid` on become zeros.
 template <class Tile, int rows>

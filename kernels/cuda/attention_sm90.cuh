@@ -26,6 +26,8 @@ struct AttentionTileSm90 {
 /// a device to say.
 template <int head_dim>
 using AttentionTileOfSm90 = AttentionTileSm90<head_dim, 128>;
+static_assert(attention_tile(true, 128).query_rows == AttentionTileOfSm90<128>::query_rows &&
+              attention_tile(true, 128).key_rows == AttentionTileOfSm90<128>::key_rows);
 
 /// What block and producer share.
 template <class Tile>

@@ -110,6 +110,12 @@ TEST(splits_fill_the_device) {
   // 560 tiles on 132 multiprocessors, 128 keys a tile: 5305 and 7945 keys.
   CHECK(attention_splits(560, 132, 28) == 1 && attention_splits(560, 132, 42) == 2);
   CHECK(attention_splits(560, 132, 63) == 3);
+  // As programs ask: wgmma's tiles, then those of mma.sync, of which two share a multiprocessor.
+  AttentionParams p{.rows = 1785, .heads = 40, .head_dim = 128, .group_count = 1};
+  p.groups[0].rows = p.rows;
+  CHECK(attention_splits(p, attention_tile(true, 128), 132, 5305) == 2);
+  CHECK(attention_splits(p, attention_tile(true, 128), 132, 7945) == 3);
+  CHECK(attention_splits(p, attention_tile(false, 128), 108, 5305) == attention_splits(1120, 216, 83));
 }
 
 TEST(impossible_sizes_are_refused) {

@@ -160,6 +160,15 @@ int gemm_fp8(const CudaPlace& place, [[maybe_unused]] const kc::GemmParams& p,
   });
 }
 
+int quantize_rows(const CudaPlace& place, const kc::QuantizeRowsParams& p) {
+  return on(place, [&]([[maybe_unused]] const Gpu& gpu) -> int {
+#ifdef WAMCORE_WITH_SM90A
+    if (gpu.sm90) return kc::quantize_rows_sm90(p, place.stream);
+#endif
+    return kc::quantize_rows(p, place.stream);
+  });
+}
+
 /// A kernel that is the same on every GPU.
 template <auto kKernel, typename Params>
 int plain(const CudaPlace& place, const Params& p) {
@@ -178,7 +187,7 @@ constexpr CudaKernels kKernelCalls{
     .ln_modulate = plain<kc::ln_modulate, kc::LnModulateParams>,
     .qk_norm_rope_cachewrite = plain<kc::qk_norm_rope_cachewrite, kc::QkNormRopeCacheWriteParams>,
     .add = plain<kc::add, kc::AddParams>,
-    .quantize_rows = plain<kc::quantize_rows, kc::QuantizeRowsParams>,
+    .quantize_rows = quantize_rows,
     .sampler_step = plain<kc::sampler_step, kc::SamplerStepParams>,
     .explain = explain,
 };
