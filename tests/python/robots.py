@@ -94,3 +94,12 @@ class Arm(wam.Hal):
 def mock(**options):
     clock = wam.ManualClock()
     return clock, wam.MockHal(clock, joints=NAMES, record_commands=100_000, **options)
+
+
+def until(runner, condition, patience=60.0):
+    """Waits in short naps of the runner's own until the condition holds."""
+    for _ in range(int(patience / 0.02)):
+        if condition():
+            return
+        runner.wait(0.02)
+    raise AssertionError(f"not reached: {runner.stats}")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import wamcore as wam
-from robots import DOF, NAMES, PATIENT, Arm, SinePolicy, limits, mock
+from robots import DOF, NAMES, PATIENT, Arm, SinePolicy, limits, mock, until
 from wamcore.hal import FaultInjector, replay
 
 
@@ -29,8 +29,8 @@ def test_a_driver_in_python_inside_it_stays_off_the_servo_thread():
     faulty = FaultInjector(arm, clock)
     faulty.inject("read", "late", ticks=2)
     with wam.Runner(SinePolicy(), faulty, limits(), control_hz=100, clock=clock, **PATIENT) as runner:
-        runner.wait(0.5)
-    assert len(arm.threads) == 1 and arm.calls[-1] == "close" and faulty.struck("read") > 3
+        until(runner, lambda: faulty.struck("read") > 3)
+    assert len(arm.threads) == 1 and arm.calls[-1] == "close"
 
 
 def test_a_nan_from_a_sensor_never_becomes_a_command():

@@ -12,7 +12,7 @@ if importlib.util.find_spec("mujoco") is None:
     pytest.skip("mujoco is not installed", allow_module_level=True)
 
 import wamcore as wam
-from robots import PATIENT
+from robots import PATIENT, until
 from test_mujoco_hal import MJCF, Hold
 from wamcore.cli import main
 from wamcore.hal import MuJoCo, build_driver, load
@@ -108,8 +108,7 @@ def test_it_runs_on_the_servo_thread_of_a_runner(library, world):
     with wam.Runner(
         Wave(), hal, LIMITS, parameters={"model": str(world)}, **PATIENT | {"safety": {"first_step_time": 9.0}}
     ) as runner:
-        runner.wait(0.5)
-        assert runner.stats["chunks"] >= 1
+        until(runner, lambda: runner.stats["chunks"] >= 1)
 
 
 def test_a_robot_toml_names_it(world, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import wamcore as wam
-from robots import SinePolicy
+from robots import PATIENT, SinePolicy, until
 
 URDF = """<robot name="arm">
   <link name="base"/><link name="upper"/><link name="fore"/><link name="finger"/><link name="thumb"/>
@@ -206,6 +206,18 @@ class Three(SinePolicy):
         return self.infer(obs)
 
 
+class Four(SinePolicy):
+    """Stays where the arm is."""
+
+    def dof(self):
+        return 4
+
+    def infer(self, obs):
+        self.calls += 1
+        self.seen.append(obs)
+        return wam.ActionChunk(np.tile(obs.state, (16, 1)), self.dt(), obs, sequence=self.calls)
+
+
 def test_a_policy_moves_the_joints_that_its_channels_mean(read):
     p = read(TOML + CHANNELS)
     inner, clock = Three(), wam.ManualClock()
@@ -248,21 +260,28 @@ def test_the_example_drives_in_one_command(root, tmp_path, capsys):
     from wamcore.cli import main
 
     robot = str(root / "examples" / "robot.toml")
-    assert main(["drive", robot, "--check"]) == 0
-    assert "wrist     -3.000 .. +1.500" in capsys.readouterr().out
-    assert main(["drive", robot, "--seconds", "1.5", "--dump", str(tmp_path)]) == 0
+    assert main(["info", robot]) == 0 and "wrist     -3.000 .. +1.500" in capsys.readouterr().out
+    assert main(["drive", robot, "--virtual", "--seconds", "4", "--dump", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"mode rtc_guided: [1-9]\d* chunks, 0 refused", out)
+    assert re.search(r"4.0 s, mode rtc_guided: [1-9]\d* chunks, 0 refused, 0 of \d+ ticks without", out)
     record = wam.read_record(next(tmp_path.glob("flight-*")))
     assert record.joints == ["yaw", "shoulder", "elbow", "wrist"] and np.ptp(record.command, 0).max() > 0.1
-    assert main(["drive", str(tmp_path / "none.toml")]) == 2
+    status = main(["drive", robot, "--seconds", "1"])  # on the machine's clock, with threads
+    out = capsys.readouterr().out
+    assert re.search(r"mode rtc_guided: \d+ chunks", out) and status == (
+        "stopped: " in out
+    )  # a busy machine may stop it
+    assert main(["drive", str(tmp_path / "none.toml")]) == main(["drive", robot, "--seconds", "0"]) == 2
+    custom = str(root / "examples" / "custom_hal.toml")
+    assert main(["drive", custom, "--virtual"]) == 2 and "machine's clock" in capsys.readouterr().err
 
 
-def test_a_driver_in_python_beside_the_file(root, read, tmp_path, capsys):
-    from wamcore.cli import main
-
-    assert main(["drive", str(root / "examples" / "custom_hal.toml"), "--seconds", "1"]) == 0
-    assert re.search(r"[1-9]\d* chunks", capsys.readouterr().out)
+def test_a_driver_in_python_beside_the_file(root, read):
+    p = wam.read_robot(root / "examples" / "custom_hal.toml")
+    policy = Four()
+    with wam.Runner(p.policy(policy), p.open_driver(), p.limits, control_hz=50, **p.runner_options() | PATIENT) as run:
+        until(run, lambda: run.stats["chunks"] >= 2)
+    assert policy.seen[-1].cameras["scene"].shape == (1, 64, 96, 3)
     for factory, message in [
         ("custom_hal", "driver.factory: wanted \"module:callable\", got 'custom_hal'"),
         ("nowhere_at_all:Arm", "driver.factory: nowhere_at_all:Arm: No module named"),

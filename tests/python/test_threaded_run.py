@@ -10,16 +10,7 @@ import weakref
 import numpy as np
 import pytest
 import wamcore as wam
-from robots import NAMES, PATIENT, Arm, SinePolicy, limits
-
-
-def until(runner, condition, patience=60.0):
-    """Waits in short naps of the runner's own until the condition holds."""
-    for _ in range(int(patience / 0.02)):
-        if condition():
-            return
-        runner.wait(0.02)
-    raise AssertionError(f"not reached: {runner.stats}")
+from robots import NAMES, PATIENT, Arm, SinePolicy, limits, until
 
 
 def test_runner_drives_a_python_driver_on_a_thread_of_its_own():
@@ -104,11 +95,11 @@ def test_the_interpreter_may_end_while_a_run_goes_on():
     script = """
         import sys
         sys.path.insert(0, sys.argv[1])
-        import robots as t, test_threaded_run as u, wamcore as wam
+        import robots as t, wamcore as wam
         arm = t.Arm()
         run = wam.Runner(t.SinePolicy(), arm, t.limits(), control_hz=100, **t.PATIENT)
         run.start()
-        u.until(run, lambda: run.stats["chunks"] >= 1)
+        t.until(run, lambda: run.stats["chunks"] >= 1)
         import atexit
         atexit.register(lambda: None)
         print("leaving", flush=True)

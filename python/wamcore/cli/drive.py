@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._core import CameraInfo, ConfigError, RobotError, Runner, Session, SystemClock
+from .._core import CameraInfo, ConfigError, ManualClock, RobotError, Runner, Session, SystemClock, VirtualRunner
 from ..loading import load
 from ..robot import RobotProfile, read_robot
 from .tables import table
@@ -27,31 +27,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, default=5.0, metavar="S", help="how long (default: 5)")
     add("--control-hz", type=float, default=200.0, metavar="HZ", help="rate of joint commands (default: 200)")
     add("--steps", type=int, metavar="K", help="flow steps of a chunk (default: as the checkpoint says)")
+    add("--virtual", action="store_true", help="in virtual time, one control tick for each chunk: repeats to the bit")
     add("--dump", type=Path, metavar="DIR", help="folder for the flight record; see wamcore inspect")
-    add("--check", action="store_true", help="only say what the file means; moves nothing and loads no model")
 
 
 def run(args: argparse.Namespace) -> int:
     if not (math.isfinite(args.seconds) and args.seconds > 0):
         raise ConfigError(f"--seconds: wanted a positive number, got {args.seconds}")
     profile = read_robot(args.robot)
+    if args.virtual and profile.driver.kind in ("library", "python"):
+        raise ConfigError(f"--virtual: a driver of kind '{profile.driver.kind}' lives by the machine's clock")
     print(tell(profile))
-    if args.check:
-        return 0
     model = load(args.model)
     session = Session(model, steps=args.steps)
     session.set_prompt(args.prompt)
-    clock = SystemClock()
+    clock = ManualClock() if args.virtual else SystemClock()
     cameras = [CameraInfo(name, height, width) for name, height, width in model.embodiment.cameras]
     options = profile.runner_options() | {"control_hz": args.control_hz, "clock": clock}
     if args.dump is not None:
         options["dump"] = str(args.dump)
-    runner = Runner(profile.policy(session), profile.open_driver(clock, cameras), profile.limits, **options)
+    kind = VirtualRunner if args.virtual else Runner
+    runner = kind(profile.policy(session), profile.open_driver(clock, cameras), profile.limits, **options)
     print(f"\n{args.model} on {model.device}, joint commands at {args.control_hz:g} Hz: {args.prompt}")
     why = ""
     try:
         runner.start()
-        runner.wait(args.seconds)
+        (runner.run if args.virtual else runner.wait)(args.seconds)
     except RobotError as e:
         why = str(e)
     finally:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from .._core import Session, WeightStore
 from ..loading import find, load
+from ..robot import read_robot
+from .drive import tell as tell_robot
 from .machine import sha256
 from .tables import table
 
@@ -20,13 +22,18 @@ SCHEDULE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default="tabletop", help="a bundled model's name or a checkpoint folder")
+    parser.add_argument(
+        "model", nargs="?", default="tabletop", help="a bundled model's name, a checkpoint folder or a robot.toml"
+    )
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--check-finite", action="store_true", help="read every weight and refuse NaN and infinity")
     parser.add_argument("--json", action="store_true", help="print JSON instead")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.model.endswith(".toml"):
+        print(tell_robot(read_robot(args.model)))
+        return 0
     folder = find(args.model)
     facts = collect(folder, args.check_finite, args.tensors)
     print(json.dumps(facts, indent=1) if args.json else tell(facts))
