@@ -123,6 +123,11 @@ def test_a_robot_toml_names_it(world, tmp_path, monkeypatch):
     with wam.VirtualRunner(Wave(), p.open_driver(), p.limits, **options) as runner:
         runner.run(2.0)
         assert runner.stats["chunks"] > 1
+    text = (tmp_path / "robot.toml").read_text().replace("mujoco-native", "mujoco")
+    (tmp_path / "robot.toml").write_text(text)
+    simulated = wam.read_robot(tmp_path / "robot.toml").open_driver(cameras=[wam.CameraInfo("scene", 32, 48)])
+    assert wam.observe(simulated).cameras["scene"].shape == (1, 32, 48, 3)
+    simulated.close()
 
 
 def test_it_is_compiled_once(library, capsys, monkeypatch):

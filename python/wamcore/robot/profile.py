@@ -76,7 +76,7 @@ class RobotProfile:
 
         Args:
             clock: the runner's clock; for "mock" only.
-            cameras: what a mock robot shall show.
+            cameras: names and sizes of the pictures that a mock robot or a simulator shall give.
 
         Raises:
             ConfigError, RobotError: it cannot be had.
@@ -90,7 +90,8 @@ class RobotProfile:
         if self.driver.kind == "mujoco-native":
             return hal.load(str(hal.build_driver("mujoco")))
         if self.driver.kind == "mujoco":
-            return hal.MuJoCo(self.description.path, joints=list(self.limits.names))
+            sizes = {c.name: (c.height, c.width) for c in cameras or []}
+            return hal.MuJoCo(self.description.path, cameras=sizes or None, joints=list(self.limits.names))
         middle = (self.limits.position_min + self.limits.position_max) / 2
         return hal.MockHal(clock, joints=list(self.limits.names), cameras=cameras or [], start=middle)
 
