@@ -353,17 +353,22 @@ def bench(args: argparse.Namespace) -> int:
     clock, environment = Clock(args.seconds), package_environment(args)
     ask = (
         "import json; from wamcore.cli.bench import kernel_benches; b = kernel_benches(); "
-        "from wamcore.bench import cases; print(json.dumps([list(b.BENCHES), list(cases.MODELS)]))"
+        "from wamcore.bench import cases; from wamcore._core import cuda_status; "
+        "print(json.dumps([list(b.BENCHES), list(cases.MODELS), *cuda_status()]))"
     )
     status, text = execute([sys.executable, "-c", ask], 60, environment)
     if status:
         print(f"device_check: the package has no benchmarks: {last_line(text)}", file=sys.stderr)
         return 2
-    known, models = json.loads(last_line_json(text))
+    known, models, usable, sentence = json.loads(last_line_json(text))
+    if not usable:
+        print(f"device_check: no GPU can be measured here: {sentence}", file=sys.stderr)
+        return 2
+    # the largest model first, with all there is to measure of it
+    order = [(n, m) for m in models if m != "smoke" for n in known if n != "limits"]
     rows, results = [], []
-    for name in sorted(known, key=lambda n: (n != "limits", known.index(n))):
-        for model in [""] if name == "limits" else [m for m in models if m != "smoke"]:
-            rows.append(one_bench(name, model, args, clock, environment, results))
+    for name, model in [("limits", ""), *order]:
+        rows.append(one_bench(name, model, args, clock, environment, results))
     report = {**about(), "rows": rows, "results": results}
     write(args, report)
     for r in rows:

@@ -30,8 +30,6 @@ failed = False
 for index, (verdict, end) in list(enumerate(rows))[start:]:
     if end < 0:
         os.kill(os.getpid(), -end)
-    if end == 99:
-        import time; time.sleep(60)
     failed = failed or verdict == "FAILED"
     log.write(json.dumps({"index": index, "kernel": "gemm_sm90", "shape": f"row {index}", "verdict": verdict,
         "why": "", "error": 0.001, "tolerance": 0.002, "seconds": 0.1}) + "\\n"); log.flush()
@@ -49,9 +47,9 @@ def program(tmp_path) -> Path:
     return path
 
 
-def rows_of(program, monkeypatch, rows, limit=30.0):
+def rows_of(program, monkeypatch, rows):
     monkeypatch.setenv("ROWS", json.dumps(rows))
-    return device_check.program_rows([program, "kernels"], device_check.Clock(limit), limit)
+    return device_check.program_rows([program, "kernels"], device_check.Clock(300), 300)
 
 
 def test_rows_go_on_behind_one_that_ended_the_program(program, monkeypatch):
@@ -62,7 +60,12 @@ def test_rows_go_on_behind_one_that_ended_the_program(program, monkeypatch):
 
 
 def test_what_is_not_reached_is_listed(program, monkeypatch):
-    rows = rows_of(program, monkeypatch, [("ok", 0), ("ok", 99), ("ok", 0)], limit=1.0)
+    def killed_in_its_second_row(command, limit, environment):
+        Path(command[command.index("--json") + 1]).write_text('{"index": 0, "kernel": "gemm_sm90", "verdict": "ok"}\n')
+        return None, ""
+
+    monkeypatch.setattr(device_check, "execute", killed_in_its_second_row)
+    rows = device_check.program_rows([program, "kernels"], device_check.Clock(30), 30)
     assert [r["verdict"] for r in rows] == ["ok", "not reached"]
     assert not device_check.passed(rows)
 
@@ -169,6 +172,39 @@ def test_sessions_are_compared(monkeypatch):
     )
     assert device_sessions.session_row("sessions", name, "bfloat16")["verdict"] == "FAILED"
     assert np.isfinite(row["error"])
+
+
+# Plays `wamcore bench` and what is asked of the package before.
+BENCHES = """
+import json, sys
+if sys.argv[1] == "-c":
+    print(json.dumps([["limits", "gemm"], ["smoke", "big", "small"], USABLE, "a sentence"])); sys.exit(0)
+name, only = sys.argv[4], sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
+if only == "small":
+    print("--only: wanted a part of a case's name, got 'small', which is in none"); sys.exit(1)
+open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps({"bench": name, "only": only}))
+"""
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_benchmarks_run_one_after_another(tmp_path, monkeypatch, capsys, usable):
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\n{BENCHES.replace('USABLE', str(usable))}")
+    python.chmod(0o755)
+    monkeypatch.setattr(device_check.sys, "executable", str(python))
+    file = tmp_path / "bench.json"
+    status = device_check.main(["bench", "--package", str(tmp_path), "--json", str(file)])
+    if not usable:
+        assert status == 2 and "no GPU can be measured here: a sentence" in capsys.readouterr().err
+        return
+    report = json.loads(file.read_text())
+    assert status == 0
+    assert [(r["kernel"], r["shape"], r["verdict"]) for r in report["rows"]] == [
+        ("limits", "", "ok"),
+        ("gemm", "big", "ok"),
+        ("gemm", "small", "skipped"),
+    ]
+    assert report["results"] == [{"bench": "limits", "only": ""}, {"bench": "gemm", "only": "big"}]
 
 
 def test_names_are_those_of_the_record_and_of_the_checks(root):
