@@ -207,7 +207,8 @@ Returns:
 Raises:
     InputError, ShapeError: the session is as before.)")
       .def(
-          "continuity", [](const Session&) { return "guided"; }, "How extend() continues a plan.")
+          "continuity", [](const Session& s) { return s.continuity() == Continuity::trained ? "trained" : "guided"; },
+          "How extend() continues a plan: 'guided', or 'trained' if the checkpoint was trained with a clean prefix.")
       .def("reset", &Session::reset, "Forgets all frames; chunks made before are void.")
       .def(
           "predicted_latents", [](const Session& s) { return copy(s.predicted_latents()); },

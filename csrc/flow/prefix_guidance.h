@@ -17,6 +17,8 @@ struct PrefixGuidance {
   const float* target = nullptr;  // [horizon, action_dim] in the model's range; anything where the weight is zero
   const float* weight = nullptr;  // [horizon, action_dim], 0 to 1
   double strength = 5.0;          // the most that the pull weighs against the model's velocity
+  /// Leading rows that are given clean instead, with timestep 0, to a model that was trained so. Then nothing pulls.
+  int64_t clean_rows = 0;
 };
 
 /// The pull's weight at noise level `sigma` when the step ends at `next`: min(strength, (1 - t) / (t r^2)) in the

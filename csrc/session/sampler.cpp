@@ -89,7 +89,7 @@ Sampler::Sampler(const SampleConfig& c, const Imagine& imagine, Denoiser& denois
       action_velocity_(actions(denoiser.model())),
       unused_action_(actions(denoiser.model())),
       guided_action_(actions(denoiser.model())),
-      timesteps_({frames_ + 1}) {
+      timesteps_({frames_ + (denoiser.model().config().trained_prefix > 0 ? action_.dim(0) : 1)}) {
   steps_run_.reserve(static_cast<size_t>(c.steps));
 }
 
@@ -99,7 +99,8 @@ void Sampler::velocities(int step, int start, const float* y, const float* state
   float* t = timesteps_.data<float>();
   for (int f = 0; f < frames_; ++f)
     t[f] = static_cast<float>(f < imagined_ ? video_schedule_.timestep[at] : video_schedule_.timestep[0]);
-  t[frames_] = static_cast<float>(action_schedule_.timestep[at]);
+  for (int64_t i = 0; frames_ + i < timesteps_.numel(); ++i)
+    t[frames_ + i] = i < clean_rows_ ? 0.0f : static_cast<float>(action_schedule_.timestep[at]);
   Denoiser::Arrays arrays{.x = video(),
                           .y = y,
                           .timesteps = t,
@@ -121,13 +122,18 @@ void Sampler::velocities(int step, int start, const float* y, const float* state
 
 // The actions' velocity of a step. The model's own stays as it is: a skipped step uses it again, from another point.
 const float* Sampler::action_velocity(int step, const PrefixGuidance* guidance) {
-  if (!guidance) return action_velocity_.data<float>();
+  if (!guidance || guidance->clean_rows > 0) return action_velocity_.data<float>();
   const double sigma = action_schedule_.sigma[static_cast<size_t>(step)];
   const double pull =
       prefix_pull(sigma, action_schedule_.sigma[static_cast<size_t>(step) + 1], guidance->strength, multistep_);
   guide_velocity(*guidance, sigma, pull, action(), action_velocity_.data<float>(), guided_action_.data<float>(),
                  guided_action_.numel());
   return guided_action_.data<float>();
+}
+
+// Rows that are known stay what they are, whatever the solver makes of them.
+void Sampler::put_clean_rows(const PrefixGuidance* guidance) {
+  if (clean_rows_ > 0) std::copy_n(guidance->target, clean_rows_ * action_.dim(1), action());
 }
 
 // Frames that are not imagined stay the noise they were.
@@ -143,6 +149,8 @@ void Sampler::run(int start, const float* y, const float* state, const float* vi
   Ops& ops = denoiser_.model().backend().ops();
   std::copy_n(video_noise, video_.numel(), video());
   std::copy_n(action_noise, action_.numel(), action());
+  clean_rows_ = guidance ? guidance->clean_rows : 0;
+  put_clean_rows(guidance);
   steps_run_.clear();
   skipper_.begin();
   for (int i = 0; i < action_schedule_.steps(); ++i) {
@@ -159,6 +167,7 @@ void Sampler::run(int start, const float* y, const float* state, const float* vi
       if (imagined_ < frames_) hold_unimagined(video_noise);
     }
     action_solver_.step(i, action(), action_velocity(i, guidance), ops);
+    put_clean_rows(guidance);
   }
 }
 

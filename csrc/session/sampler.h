@@ -31,6 +31,7 @@ class Sampler {
 
  private:
   void velocities(int step, int start, const float* y, const float* state);
+  void put_clean_rows(const PrefixGuidance* guidance);
   const float* action_velocity(int step, const PrefixGuidance* guidance);
   void hold_unimagined(const float* video_noise);
 
@@ -45,6 +46,7 @@ class Sampler {
   StepSkipper skipper_;
   Tensor video_, action_, velocity_, unconditional_, action_velocity_, unused_action_, guided_action_, timesteps_;
   std::vector<int> steps_run_;
+  int64_t clean_rows_ = 0;  // of the actions of this chunk
 };
 
 }  // namespace wam

@@ -179,6 +179,8 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
   check(obs, noise);
   PrefixGuidance guidance;
   if (plan) guidance = guide_to(*plan, obs);
+  // A model that was trained with clean prefixes is not pulled, also where the plan freezes nothing.
+  const bool continues = plan && (model->config.dit.trained_prefix == 0 || guidance.clean_rows > 0);
   const int frames = pipeline.check(obs);  // throws before anything changes
   if (const uint32_t now = epoch.load(); now != context_epoch) {
     context.forget();
@@ -209,7 +211,7 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
     if (!noise) draw_noise();
     sampler.run(context.start(), context.condition(), state.data<float>(),
                 noise ? noise->video.data() : noise_video.data<float>(),
-                noise ? noise->action.data() : noise_action.data<float>(), tracer, plan ? &guidance : nullptr);
+                noise ? noise->action.data() : noise_action.data<float>(), tracer, continues ? &guidance : nullptr);
   }
   context.advance();
   observed = restart ? 1 : 0;
@@ -243,7 +245,10 @@ PrefixGuidance Session::State::guide_to(const Continuation& plan, const Observat
       plan_target.data<float>()[i * dim + j] = static_cast<float>(target);
       plan_weight.data<float>()[i * dim + j] = plan_row_weights[static_cast<size_t>(i)];
     }
-  return {plan_target.data<float>(), plan_weight.data<float>(), prefix_strength};
+  return {.target = plan_target.data<float>(),
+          .weight = plan_weight.data<float>(),
+          .strength = prefix_strength,
+          .clean_rows = std::min<int64_t>({plan.frozen, rows, model->config.dit.trained_prefix})};
 }
 
 // Fresh noise for every chunk: with the same noise each time a policy that hesitates once hesitates for good.
@@ -330,7 +335,9 @@ ActionChunk Session::extend(const Observation& obs, const Continuation& plan, co
   state_->infer(obs, noise, nullptr, out, &plan);
   return out;
 }
-Continuity Session::continuity() const noexcept { return Continuity::guided; }
+Continuity Session::continuity() const noexcept {
+  return state_->model->config.dit.trained_prefix > 0 ? Continuity::trained : Continuity::guided;
+}
 double Session::dt() const { return 1.0 / state_->model->embodiment().control_hz; }
 int Session::horizon() const { return state_->model->horizon(); }
 int Session::dof() const { return state_->model->embodiment().action_dim(); }

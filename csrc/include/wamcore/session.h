@@ -63,7 +63,9 @@ class WAMCORE_API Session : public Policy {
   void infer(const Observation& obs, ActionChunk& out) override;
   ActionChunk infer(const Observation& obs, const Noise* noise = nullptr, const float* latents = nullptr);
   /// As infer(), with the actions guided toward `plan` while they are sampled: its rows are taken relative to the new
-  /// state where the model predicts relative actions. Throws InputError when rows are missing or not finite.
+  /// state where the model predicts relative actions. A checkpoint whose `trained_prefix_rows` says that it was trained
+  /// for it gets the frozen rows (at most that many) clean, with timestep 0, and nothing pulls. Throws InputError when
+  /// rows are missing or not finite.
   void extend(const Observation& obs, const Continuation& plan, ActionChunk& out) override;
   ActionChunk extend(const Observation& obs, const Continuation& plan, const Noise* noise);
   Continuity continuity() const noexcept override;

@@ -134,14 +134,18 @@ Layout DreamZero::layout(Pass pass, int frames, int start) const {
     return out;
   }
   out.name = "denoise";
-  out.time_rows = frames + 1;
+  const int64_t actions = config_.num_action_per_block, states = config_.num_state_per_block;
+  const bool each = config_.trained_prefix > 0;  // every action has a time of its own
+  out.time_rows = frames + (each ? actions : 1);
   for (int f = 0; f < frames; ++f)
     video.time_row.insert(video.time_row.end(), static_cast<size_t>(config_.frame_seqlen), f);
   const int64_t block = (start - 1) / config_.num_frame_per_block;
   out.segments.push_back(action_segment("action", config_.num_action_per_block, block * config_.num_action_per_block));
   out.segments.push_back(state_segment("state", config_.num_state_per_block, block * config_.num_state_per_block));
-  for (size_t i : {1, 2})  // the clean state token carries the action's time
-    out.segments[i].time_row.assign(static_cast<size_t>(out.segments[i].tokens), frames);
+  // the clean state token carries the time of the first action that it stands before
+  const auto time_of = [&](int64_t action) { return static_cast<int32_t>(frames + (each ? action : 0)); };
+  for (int64_t i = 0; i < actions; ++i) out.segments[1].time_row.push_back(time_of(i));
+  for (int64_t i = 0; i < states; ++i) out.segments[2].time_row.push_back(time_of(i * (actions / states)));
   out.segments[2].clean = true;
   out.attend = AttendTable(3);
   for (size_t query = 0; query < 3; ++query) {

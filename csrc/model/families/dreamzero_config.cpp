@@ -105,6 +105,8 @@ DreamZeroConfig DreamZeroConfig::read(const std::string& path) {
   c.vae = VaeConfig::parse(f.need("vae_cfg"));
   c.sample = read_sample(f);
   c.num_frames = f.need("num_frames").integer(1, kMost);
+  // Not a field of the release: a checkpoint that was trained for real-time chunking says so by it.
+  if (const auto rows = f.find("trained_prefix_rows")) c.dit.trained_prefix = rows->integer(0, c.action_horizon - 1);
   const std::vector<json::Node> target = f.need("target_video_hw").array(2);
   if (target[0].is_null() != target[1].is_null()) f.fail("target_video_hw: wanted two sizes or two nulls");
   if (!target[0].is_null()) c.target_height = target[0].integer(1, 8192), c.target_width = target[1].integer(1, 8192);

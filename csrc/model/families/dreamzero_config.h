@@ -27,6 +27,7 @@ struct DitConfig {
   bool concat_first_frame_latent = false;
   int64_t clip_dim = 0, clip_tokens = 0;  // 0: no image context
   int64_t local_attn_size = 0;            // latent frames of the attention window
+  int64_t trained_prefix = 0;             // leading action rows that may be given clean, each with timestep 0
 
   int64_t head_dim() const { return dim / num_heads; }
   int64_t cond_channels() const { return concat_first_frame_latent ? in_dim - out_dim : 0; }

@@ -62,7 +62,7 @@ class ReferenceHead:
         self.cache = self.image = self.ys = None
 
     @torch.no_grad()
-    def infer(self, images, text, negative, state, noise, latent_video=None, trace=None, plan=None):
+    def infer(self, images, text, negative, state, noise, latent_video=None, trace=None, plan=None, prefix=None):
         """One call: the next block of video latents and actions.
 
         Args:
@@ -75,6 +75,8 @@ class ReferenceHead:
             trace: optional dict that receives intermediate values.
             plan: (target [horizon, action_dim] normalised, mask of the same shape, strength) that the actions are
                 guided toward; None for none.
+            prefix: float [rows, action_dim] normalised, leading rows that are given clean with timestep 0, for a
+                model that was trained so; None for none.
 
         Raises:
             ValueError: a number of pictures that makes no block.
@@ -94,7 +96,7 @@ class ReferenceHead:
         still = torch.zeros(1, observed.shape[2], device=observed.device)
         _, _, self.cache = self.forward(observed, still, at)
         first_frame = self.start
-        future, action, steps = self.denoise(noise, state, trace, plan)
+        future, action, steps = self.denoise(noise, state, trace, plan, prefix)
         self.start += self.block
         future = torch.cat([observed, future], 2) if reset else future
         return Chunk(future, action, reset, at, first_frame, steps)
@@ -152,7 +154,7 @@ class ReferenceHead:
         )
         return self.dit(x, t, self.context, image, self.cache, start, y, *registers)
 
-    def denoise(self, noise, state, trace, plan=None):
+    def denoise(self, noise, state, trace, plan=None, prefix=None):
         """Walk both modalities from noise to the next block; returns video, action and the steps that ran."""
         o, (x, a) = self.options, noise
         table, solver = SOLVERS[o["solver"]]
@@ -165,10 +167,12 @@ class ReferenceHead:
         mask = o["dit_step_mask"] or [True] * o["num_inference_steps"]
         skip = schedule.DynamicSkip() if o["dynamic_cache_schedule"] else schedule.StaticSkip(mask)
         note(trace, "denoise0.y", self.conditioning(self.start, self.block))
-        steps = []
+        steps, clean = [], 0 if prefix is None else len(prefix)
         for i in range(o["num_inference_steps"]):
+            a = rtc.with_prefix(a, prefix)
             if skip.runs(i):
-                t, t_a = times_v[i].expand(1, self.block), times_a[i].expand(1, a.shape[1])
+                t, t_a = times_v[i].expand(1, self.block), times_a[i].repeat(1, a.shape[1])
+                t_a[:, :clean] = 0
                 video, action, _ = self.forward(x, t, self.start, a, t_a, state)
                 velocity, velocity_a = video[:1], note(trace, f"step{i}.action_pred_cond", action[:1])
                 note(trace, f"step{i}.video_pred_cond", velocity)
@@ -180,7 +184,7 @@ class ReferenceHead:
             guided = velocity_a if plan is None else self.guided(a, velocity_a, sigmas_a, i, plan)
             x, a = solver_v.step(i, x, velocity), solver_a.step(i, a, guided)
             note(trace, f"sample{i}", (x, a))
-        return x, a, steps
+        return x, rtc.with_prefix(a, prefix), steps
 
     def guided(self, action, velocity, sigmas, i, plan):
         """The velocity of step i with the pull toward a plan."""

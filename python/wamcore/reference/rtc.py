@@ -35,3 +35,12 @@ def guide(x, velocity, sigma, weight, target, mask):
     """The velocity (data to noise) with the pull toward `target` [rows, dim] where `mask` is not zero."""
     predicted = x - sigma * velocity
     return velocity - weight * torch.where(mask > 0, target - predicted, 0.0) * mask
+
+
+def with_prefix(action, prefix):
+    """The action [1, horizon, dim] with its leading rows replaced by the known ones [rows, dim], if there are any."""
+    if prefix is None:
+        return action
+    action = action.clone()
+    action[0, : len(prefix)] = prefix
+    return action
