@@ -12,19 +12,26 @@ namespace {
 
 struct OperationInfo {
   const char* name;
-  bool per_isa;  // compiled for every instruction set; else for the compiler's default target only
+  enum { plain, per_isa, bytes } kernels;  // for the default target only; for every instruction set; by int8_isa()
   const char* precision;
 };
 constexpr int64_t kMuch = INT64_MAX;  // always for all threads
 constexpr const char* kFloat = "float32";
 constexpr const char* kBf16Weights = "float32, weights bfloat16";
-constexpr OperationInfo kOperations[kCpuOperations] = {
-    {"gemm", true, kFloat},         {"gemm", true, kBf16Weights},
-    {"feed_forward", true, kFloat}, {"feed_forward", true, kBf16Weights},
-    {"attention", true, kFloat},    {"norm", true, kFloat},
-    {"activation", true, kFloat},   {"conv", true, kFloat},
-    {"frames", true, kFloat},       {"rearrange", false, kFloat},
-    {"other", false, kFloat}};
+constexpr const char* kInt8 = "int8, sums int32";
+constexpr OperationInfo kOperations[kCpuOperations] = {{"gemm", OperationInfo::per_isa, kFloat},
+                                                       {"gemm", OperationInfo::per_isa, kBf16Weights},
+                                                       {"gemm", OperationInfo::bytes, kInt8},
+                                                       {"feed_forward", OperationInfo::per_isa, kFloat},
+                                                       {"feed_forward", OperationInfo::per_isa, kBf16Weights},
+                                                       {"feed_forward", OperationInfo::bytes, kInt8},
+                                                       {"attention", OperationInfo::per_isa, kFloat},
+                                                       {"norm", OperationInfo::per_isa, kFloat},
+                                                       {"activation", OperationInfo::per_isa, kFloat},
+                                                       {"conv", OperationInfo::per_isa, kFloat},
+                                                       {"frames", OperationInfo::per_isa, kFloat},
+                                                       {"rearrange", OperationInfo::plain, kFloat},
+                                                       {"other", OperationInfo::plain, kFloat}};
 
 }  // namespace
 
@@ -40,11 +47,12 @@ void CpuOps::run(CpuOperation operation, int64_t work, F&& kernel) {
 }
 
 std::vector<OperationReport> CpuOps::operations() const {
-  const std::string fastest = cpu_isa(), plain = kernels::isa_name(kernels::Isa::portable);
+  const std::string names[] = {kernels::isa_name(kernels::Isa::portable), cpu_isa(),
+                               kernels::isa_name(kernels::int8_isa())};
   std::vector<OperationReport> out;
   for (size_t i = 0; i < kCpuOperations; ++i) {
     const OperationInfo& info = kOperations[i];
-    out.push_back({info.name, info.per_isa ? fastest : plain, info.precision, runs_[i].load()});
+    out.push_back({info.name, names[info.kernels], info.precision, runs_[i].load()});
   }
   return out;
 }
@@ -117,9 +125,8 @@ std::shared_ptr<const PackedWeights> CpuBackend::pack(const WeightTable& table, 
 
 std::shared_ptr<const ProgramWeights> CpuBackend::load(const WeightTable& table, const WeightSource& source,
                                                        Precision wanted) {
-  constexpr Precision kHas[] = {Precision::float32};  // the first is what "auto" gives
-  choose_precision(name(), wanted, kHas);
-  return pack(table, source);
+  constexpr Precision kHas[] = {Precision::float32, Precision::int8};  // the first is what "auto" gives
+  return std::make_shared<const PackedWeights>(table, source, choose_precision(name(), wanted, kHas));
 }
 
 std::unique_ptr<Program> CpuBackend::compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) {

@@ -32,7 +32,9 @@ class LoneOps {
     kernels::qk_norm_rope(p, {});
   }
   void feed_forward(const kernels::FeedForwardParams& p) {
-    count(p.w1.bf16 || p.w2.bf16 ? CpuOperation::feed_forward_bf16 : CpuOperation::feed_forward);
+    count(p.w1.int8                ? CpuOperation::feed_forward_int8
+          : p.w1.bf16 || p.w2.bf16 ? CpuOperation::feed_forward_bf16
+                                   : CpuOperation::feed_forward);
     kernels::feed_forward(p, {});
   }
 

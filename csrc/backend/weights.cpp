@@ -66,15 +66,30 @@ Tensor packed(const WeightSpec& spec, const Tensor& raw) {
   return out;
 }
 
-}  // namespace
+// Rounded to bytes, with scales and sums.
+Tensor rounded(const WeightSpec& spec, const Tensor& raw) {
+  const int64_t n = spec.shape.front(), k = raw.numel() / n;
+  if (k > kernels::kMaxInt8Depth)
+    throw WeightError("int8: " + spec.name + " " + shape_string(spec.shape) + ": wanted at most " +
+                      std::to_string(kernels::kMaxInt8Depth) + " inputs");
+  Tensor out({kernels::packed_int8_size(n, k)}, DType::i8);
+  if (!kernels::pack_weight_int8(raw.data<float>(), n, k, out.raw()))
+    throw WeightError("int8: " + spec.name + " " + shape_string(spec.shape) + " has an element that is not finite");
+  return out;
+}
 
-kernels::Panels PackedWeights::panels(int id) const {
-  const Tensor& t = tensors_[static_cast<size_t>(id)];
+kernels::Panels panels_of(const WeightSpec& spec, const Tensor& t) {
+  if (spec.use == WeightUse::vector || spec.use == WeightUse::conv) return {};
+  if (t.dtype() == DType::i8)
+    return kernels::int8_panels_of(t.raw(), spec.shape.front(), numel(spec.shape) / spec.shape.front());
   if (t.dtype() == DType::bf16) return static_cast<const uint16_t*>(t.raw());
   return t.data<float>();
 }
 
-PackedWeights::PackedWeights(const WeightTable& table, const WeightSource& source) {
+}  // namespace
+
+PackedWeights::PackedWeights(const WeightTable& table, const WeightSource& source, Precision precision)
+    : precision_(precision) {
   tensors_.reserve(table.specs().size());
   live_taps_.resize(table.specs().size());
   for (const WeightSpec& spec : table.specs()) {
@@ -86,9 +101,13 @@ PackedWeights::PackedWeights(const WeightTable& table, const WeightSource& sourc
       case WeightUse::conv:
         tensors_.push_back(packed_conv(spec, raw, live_taps_[tensors_.size()]));
         break;
+      case WeightUse::layer_matrix:
+        tensors_.push_back(precision == Precision::int8 ? rounded(spec, raw) : narrowest(packed(spec, raw)));
+        break;
       default:
         tensors_.push_back(narrowest(packed(spec, raw)));
     }
+    panels_.push_back(panels_of(spec, tensors_.back()));
   }
 }
 

@@ -54,17 +54,20 @@ class ProgramWeights {
 
 /// Weights as the CPU kernels read them: matrices and convolutions in panels, vectors as they are. Matrices that are
 /// exact in bfloat16, as those of a bfloat16 checkpoint, stay so: half the memory, and half the reading in every pass.
+/// With Precision::int8 the matrices of layers are rounded to bytes.
 class PackedWeights final : public ProgramWeights {
  public:
-  PackedWeights(const WeightTable& table, const WeightSource& source);
-  Precision precision() const override { return Precision::float32; }
-  kernels::Panels panels(int id) const;  // of a matrix
+  PackedWeights(const WeightTable& table, const WeightSource& source, Precision precision = Precision::float32);
+  Precision precision() const override { return precision_; }
+  kernels::Panels panels(int id) const { return panels_[static_cast<size_t>(id)]; }  // of a matrix
   const float* data(int id) const { return id < 0 ? nullptr : tensors_[static_cast<size_t>(id)].data<float>(); }
   /// Of a convolution: bit t is set when time tap t has a weight other than zero.
   uint32_t live_taps(int id) const { return live_taps_[static_cast<size_t>(id)]; }
 
  private:
+  Precision precision_;
   std::vector<Tensor> tensors_;
+  std::vector<kernels::Panels> panels_;  // empty ones for what is no matrix
   std::vector<uint32_t> live_taps_;
 };
 

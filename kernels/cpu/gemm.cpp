@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "activation.h"
+#include "gemm_epilogue.h"
+#include "gemm_int8.h"
 #include "variants.h"
 
 namespace wam::kernels {
@@ -96,27 +97,6 @@ template <Isa I>
   block<I>(rows, x, ldx, w, k, acc);
 }
 
-[[gnu::always_inline]] inline void finish(const GemmParams& p, int64_t row, int64_t rows, int64_t col, int64_t cols,
-                                          float* acc) {
-  for (int64_t r = 0; r < rows; ++r) {
-    float* a = acc + r * kPanel;
-    if (p.bias)
-      for (int64_t j = 0; j < cols; ++j) a[j] += p.bias[col + j];
-    activate(p.activation, a, cols);
-    if (p.gate) {
-      const float* g = p.gate + (p.gate_row ? p.gate_row[row + r] : 0) * p.ldg + col;
-      for (int64_t j = 0; j < cols; ++j) a[j] *= g[j];
-    }
-    float* y = p.y + (row + r) * p.ldy + col;
-    if (p.residual) {
-      const float* res = p.residual + (row + r) * p.ldr + col;
-      for (int64_t j = 0; j < cols; ++j) y[j] = res[j] + a[j];
-    } else {
-      for (int64_t j = 0; j < cols; ++j) y[j] = a[j];
-    }
-  }
-}
-
 // Computes the column panels [begin, end) for all rows.
 template <Isa I, typename Weight>
 [[gnu::always_inline]] inline void panels_of(const GemmParams& p, const Weight* weights, int64_t begin, int64_t end) {
@@ -160,10 +140,13 @@ void to_bf16(const float* w, int64_t count, uint16_t* halves) {
 }
 
 void gemm(const GemmParams& p, const Team& team) {
+  const auto compute = [](const GemmParams& part, int64_t from, int64_t to) {
+    part.w.int8 ? int8_panels(part, from, to) : panels(part, from, to);
+  };
   const int64_t count = (p.n + kPanel - 1) / kPanel;
   if (count >= team.size) {
     const auto [begin, end] = team.share(count);
-    panels(p, begin, end);
+    compute(p, begin, end);
     return;
   }
   // Few columns (a head of a handful of outputs): share the rows instead.
@@ -175,7 +158,7 @@ void gemm(const GemmParams& p, const Team& team) {
   if (p.residual) part.residual += begin * p.ldr;
   if (p.gate_row) part.gate_row += begin;
   part.m = end - begin;
-  panels(part, 0, count);
+  compute(part, 0, count);
 }
 
 }  // namespace wam::kernels

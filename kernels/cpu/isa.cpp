@@ -5,6 +5,10 @@
 #include <string>
 
 #include "variants.h"
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace wam::kernels {
 namespace {
@@ -31,8 +35,12 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::avx2:
       return "avx2";
+    case Isa::avx512_vnni:
+      return "avx512_vnni";
     case Isa::neon:
       return "neon";
+    case Isa::neon_dotprod:
+      return "neon_dotprod";
     default:
       return "portable";
   }
@@ -43,18 +51,27 @@ bool isa_available(Isa isa) {
   // What the levels x86-64-v3 and v4 add that a CPU could lack while it has the rest.
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
   if (isa == Isa::avx2) return v3;
+  if (isa == Isa::avx512_vnni) return isa_available(Isa::avx512) && __builtin_cpu_supports("avx512vnni");
   if (isa == Isa::avx512)
     return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
 #elif defined(__aarch64__)
   if (isa == Isa::neon) return true;  // no aarch64 lacks it
+  if (isa == Isa::neon_dotprod) return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 #endif
   return isa == Isa::portable;
 }
 
-Isa isa() {
+Isa int8_isa() {
   static const Isa chosen = choose(std::getenv("WAMCORE_CPU_ISA"));
+  return chosen;
+}
+
+Isa isa() {
+  static const Isa chosen = int8_isa() == Isa::avx512_vnni    ? Isa::avx512
+                            : int8_isa() == Isa::neon_dotprod ? Isa::neon
+                                                              : int8_isa();
   return chosen;
 }
 

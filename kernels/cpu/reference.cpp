@@ -1,7 +1,9 @@
 // The definitions of the kernels in float64, written for reading. Tests compare every fast version with these.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "gemm_int8.h"
 #include "wamcore/kernels/attention.h"
 #include "wamcore/kernels/gemm.h"
 #include "wamcore/kernels/norm.h"
@@ -25,13 +27,27 @@ double activation(Activation kind, double x) {
   return x;
 }
 
+// Sums of rounded x and rounded weights are exact here as they are in the kernels.
+double int8_sum(const GemmParams& p, const float* x, int64_t j) {
+  uint32_t top = 0;
+  for (int64_t l = 0; l < p.k; ++l) top = std::max(top, __builtin_bit_cast(uint32_t, x[l]) & 0x7fffffff);
+  const RowScale s = row_scale(top);
+  if (s.scale != s.scale) return s.scale;
+  int64_t sum = 0;
+  for (int64_t l = 0; l < p.k; ++l)
+    sum += std::lrint(x[l] * s.inverse) *
+           p.w.int8[((j / kPanel * ((p.k + 3) / 4) + l / 4) * kPanel + j % kPanel) * 4 + l % 4];
+  return double(sum) * s.scale * p.w.scale[j];
+}
+
 }  // namespace
 
 void gemm_ref(const GemmParams& p) {
   for (int64_t i = 0; i < p.m; ++i)
     for (int64_t j = 0; j < p.n; ++j) {
       double sum = p.bias ? p.bias[j] : 0.0;
-      for (int64_t l = 0; l < p.k; ++l) {
+      if (p.w.int8) sum += int8_sum(p, p.x + i * p.ldx, j);
+      for (int64_t l = 0; l < p.k && !p.w.int8; ++l) {
         const int64_t at = (j / kPanel) * kPanel * p.k + l * kPanel + j % kPanel;
         sum += double(p.x[i * p.ldx + l]) *
                (p.w.bf16 ? __builtin_bit_cast(float, uint32_t(p.w.bf16[at]) << 16) : p.w.f32[at]);

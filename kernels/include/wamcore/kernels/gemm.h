@@ -12,11 +12,16 @@ enum class Activation : uint8_t { none, gelu_tanh, gelu_erf, silu, relu };
 inline constexpr int64_t kPanel = 32;
 
 /// A packed weight [ceil(n / kPanel), k, kPanel], see pack_weight: as float32, or as the upper halves of floats whose
-/// lower halves are zero (bfloat16). The second is as exact and half as much to read; one of the two pointers is
-/// nullptr.
+/// lower halves are zero (bfloat16). The second is as exact and half as much to read. The third form, see
+/// pack_weight_int8, is rounded to bytes, and makes gemm round each row of x to bytes too. Two of the pointers f32,
+/// bf16 and int8 are nullptr.
 struct Panels {
   const float* f32 = nullptr;
   const uint16_t* bf16 = nullptr;
+  const int8_t* int8 = nullptr;  // [ceil(n / kPanel), ceil(k / 4), kPanel, 4]
+  const float* scale =
+      nullptr;  // with int8: [ceil(n / kPanel) * kPanel], what a step of each output's weights is worth
+  const int32_t* sum = nullptr;  // with int8: [ceil(n / kPanel) * kPanel], the sum of each output's weights in steps
 
   Panels() = default;
   Panels(const float* w) : f32(w) {}
@@ -48,9 +53,19 @@ bool is_bf16(const float* w, int64_t count);
 /// Keeps the upper halves; exact where is_bf16.
 void to_bf16(const float* w, int64_t count, uint16_t* halves);
 
+/// Largest k of int8 weights: sums of products of bytes must fit 32 bits.
+inline constexpr int64_t kMaxInt8Depth = 65536;
+/// Bytes that pack_weight_int8 writes.
+int64_t packed_int8_size(int64_t n, int64_t k);
+/// Rounds each row of w [n, k] to the 255 steps that its largest magnitude allows, and packs them with their scales and
+/// sums. False where a weight is not finite.
+bool pack_weight_int8(const float* w, int64_t n, int64_t k, void* packed);
+/// What pack_weight_int8 wrote, 64-byte aligned.
+Panels int8_panels_of(const void* packed, int64_t n, int64_t k);
+
 /// Fast path: register-blocked over packed panels.
 void gemm(const GemmParams& p, const Team& team);
-/// The obvious triple loop in float64, same contract.
+/// The obvious triple loop in float64, same contract; with int8 weights x is rounded the same way first.
 void gemm_ref(const GemmParams& p);
 
 }  // namespace wam::kernels
