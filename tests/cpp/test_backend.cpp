@@ -93,19 +93,26 @@ TEST(fused_and_plain_programs_agree) {
   }
 }
 
-// Rounding to bytes is the same in both programs, but a value between two steps may fall to either side of them.
+// Rounding to bytes is the same in both programs, but a value between two steps may fall to either side of them. Errors
+// are pooled over the rounds: a single action may be near zero by chance.
 TEST(int8_programs_agree_and_are_near_float32) {
-  for (int round = 0; round < 12; ++round) {
+  double apart = 0, wrong = 0, size = 0;
+  const auto add = [](double& sum, const std::vector<float>& a, const std::vector<float>& b) {
+    for (size_t i = 0; i < a.size(); ++i) sum += std::pow(double(a[i]) - double(b[i]), 2);
+  };
+  for (int round = 0; round < 16; ++round) {
     const DitConfig c = random_config(round & 1, round & 2);
     const Inputs in = inputs(c);
     const Chunk exact = run(c, "cpu-ops", 1, in), a = run(c, "cpu-ops", 1, in, Precision::int8),
                 b = run(c, "cpu", int(pick(1, 3)), in, Precision::int8);
-    CHECK(check::relative_error(b.video, a.video, a.video.size()) < 1e-2);
-    CHECK(check::relative_error(b.action, a.action, a.action.size()) < 1e-2);
-    CHECK(check::relative_error(a.video, exact.video, a.video.size()) < 5e-2);
-    CHECK(check::relative_error(a.action, exact.action, a.action.size()) < 5e-2);
-    CHECK(check::relative_error(a.video, exact.video, a.video.size()) > 1e-5);  // something was rounded
+    for (const auto field : {&Chunk::video, &Chunk::action}) {
+      add(apart, b.*field, a.*field), add(wrong, a.*field, exact.*field);
+      add(size, exact.*field, std::vector<float>((exact.*field).size()));
+    }
   }
+  CHECK(std::sqrt(apart / size) < 5e-3);
+  CHECK(std::sqrt(wrong / size) < 3e-2);
+  CHECK(std::sqrt(wrong / size) > 1e-5);  // something was rounded
 }
 
 TEST(prefill_for_memory_only_leaves_the_same_memory) {

@@ -96,4 +96,4 @@ def test_a_session_counts_what_computed(model, session):
     session.infer(wam.Observation({"scene": picture()}, STATE))
     ran = {o["operation"] for o in session.operations if o["runs"] > before[o["operation"], o["precision"]]}
     assert {"gemm", "attention", "norm", "conv"} <= ran and "resample" not in ran
-    assert {o["kernel"] for o in session.operations} <= {wam._core.cpu_isa(), "portable"}
+    assert {o["kernel"] for o in session.operations if o["runs"]} <= {wam._core.cpu_isa(), "portable"}
