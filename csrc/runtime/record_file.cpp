@@ -71,7 +71,7 @@ void write_record(const RunRecord& r, const RecordNotes& notes, const std::strin
   w.header = "{\"__metadata__\":{\"format\":\"wamcore flight record 1\",\"why\":" + quoted(notes.why) +
              ",\"joints\":" + quoted(joined(notes.limits.names)) + ",\"reasons\":" + quoted(joined(reasons)) +
              ",\"phases\":" + quoted(joined(phases)) + "}";
-  w.add("t_ns", "U64", r.t_ns, 1);
+  w.add("t_ns", "I64", r.t_ns, 1);
   w.add("tick", "F64", r.tick, 1);
   w.add("command", "F64", r.command, dof);
   w.add("reference", "F64", r.reference, dof);

@@ -68,6 +68,7 @@ def read_record(path: str | Path) -> FlightRecord:
             wide = name in ("command", "reference", "measured")
             if columns[name].shape != ((rows, len(joints)) if wide else (rows,)):
                 raise ValueError(f"column {name} has shape {columns[name].shape}")
+        columns["t_ns"] = columns["t_ns"].astype(np.uint64)
         for name in ("phase", "reason"):
             columns[name] = np.array(metadata[f"{name}s"].split(","))[columns[name]]
     except (KeyError, ValueError, IndexError, TypeError, AttributeError) as e:

@@ -1,8 +1,13 @@
 // Drivers that stand between a run and a robot, or in its place: the fault injector and the replay.
+#include <unistd.h>
+
+#include <filesystem>
+
 #include "check.h"
 #include "fresh.h"
 #include "robot_fixture.h"
 #include "wamcore/fault_injector.h"
+#include "wamcore/flight_record.h"
 #include "wamcore/replay_hal.h"
 
 using namespace wam;
@@ -201,6 +206,34 @@ TEST(a_replayed_flight_gives_the_same_commands) {
   CHECK(std::equal(r.command.begin(), r.command.end(), flight.command.begin()) && hal->deviation() == 0.0);
   runner.run(1.0);
   CHECK(hal->finished() && runner.running());  // it stands where the record ends
+}
+
+TEST(a_flight_comes_back_from_its_file) {
+  VirtualRun run(sine_policy(), {}, {2});
+  run.runner->start();
+  run.runner->run(2.0);
+  run.runner->estop();
+  run.runner->run(0.5);
+  const RunRecord mine = run.runner->record();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("wamcore-flight-" + std::to_string(getpid()))).string();
+  write_record(mine, {.why = "a \"test\"", .limits = limits()}, path);
+  const FlightRecord back = read_record(path);
+  const RunRecord& r = back.record;
+  CHECK(back.notes.why == "a \"test\"" && back.notes.limits.names == limits().names && r.dof == kDof);
+  CHECK(back.notes.limits.jerk[1] == limits().jerk_of(1) && back.notes.limits.position_min == limits().position_min);
+  CHECK(r.t_ns == mine.t_ns && r.tick == mine.tick && r.command == mine.command && r.measured == mine.measured);
+  CHECK(r.phase == mine.phase && r.reason == mine.reason && r.chunk == mine.chunk && r.seam == mine.seam);
+  const auto same = [](double a, double b) { return a == b || (a != a && b != b); };
+  CHECK(std::equal(r.reference.begin(), r.reference.end(), mine.reference.begin(), same));
+  CHECK(std::equal(r.obs_age.begin(), r.obs_age.end(), mine.obs_age.begin(), same));
+  const Recording recording = recording_of(back);
+  CHECK(recording.joints[1].name == "joint1" && recording.command == mine.command);
+  std::FILE* file = std::fopen(path.c_str(), "r+b");
+  CHECK(file && std::fseek(file, 40, SEEK_SET) == 0 && std::fputc('#', file) == '#' && std::fclose(file) == 0);
+  CHECK_THROWS(read_record(path), InputError, "is no flight record");
+  std::filesystem::remove(path);
+  CHECK_THROWS(read_record(path), InputError, "is no flight record");
 }
 
 TEST(another_policy_is_caught_by_the_tolerance) {
