@@ -71,7 +71,8 @@ class Report {
 
  private:
   using Clock = std::chrono::steady_clock;
-  static constexpr double kPatience = 60;  // s a row; the sanitizers are slow
+  // s a row; the sanitizers, who see tiny sizes, are slow
+  double patience() const { return options_.sizes == Sizes::tiny ? 60 : 20; }
 
   void write() {
     failed_ = failed_ || row_.verdict == "FAILED";
@@ -88,7 +89,7 @@ class Report {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
       const std::lock_guard lock(mutex_);
       const double seconds = std::chrono::duration<double>(Clock::now() - began_).count();
-      if (!busy_ || seconds < kPatience) continue;
+      if (!busy_ || seconds < patience()) continue;
       row_.verdict = "FAILED", row_.why = "hangs", row_.seconds = seconds, row_.error = row_.worst = std::nan("");
       write();
       std::_Exit(kHung);
