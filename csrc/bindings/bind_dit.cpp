@@ -23,13 +23,14 @@ struct Dit {
   Tap tap;
 
   Dit(const std::string& config, const std::string& weights, std::pair<int64_t, int64_t> grid,
-      const std::string& device, int threads) {
+      const std::string& device, int threads, const std::string& dtype) {
     const json::Value document = json::parse(config, "config");
     model = std::make_shared<DreamZero>(read_dit_config({document, "config"}),
                                         DreamZero::Grid2{grid.first, grid.second}, "");
     WeightStore store = WeightStore::open(weights);
-    model->load(make_backend(device, threads),
-                [&](const std::string& name, const Shape& shape) { return store.f32(name, shape); });
+    model->load(
+        make_backend(device, threads),
+        [&](const std::string& name, const Shape& shape) { return store.f32(name, shape); }, precision_of(dtype));
     store.check_all_used();
     denoiser = std::make_unique<Denoiser>(model, 1);
     tap = [this](const std::string& label, const float* data, int64_t rows, int64_t cols, int64_t stride) {
@@ -203,10 +204,13 @@ Args:
     grid: latent (height, width).
     device: "cpu" or "cpu-ops".
     threads: 0 for all cores.
+    dtype: of the large products, as Model.load takes it.
 Raises:
     ConfigError, WeightError: configuration and weights do not fit.)")
-      .def(py::init<const std::string&, const std::string&, std::pair<int64_t, int64_t>, const std::string&, int>(),
-           py::arg("config"), py::arg("weights"), py::arg("grid"), py::arg("device") = "cpu", py::arg("threads") = 0)
+      .def(py::init<const std::string&, const std::string&, std::pair<int64_t, int64_t>, const std::string&, int,
+                    const std::string&>(),
+           py::arg("config"), py::arg("weights"), py::arg("grid"), py::arg("device") = "cpu", py::arg("threads") = 0,
+           py::arg("dtype") = "auto")
       .def("set_context", &Dit::set_context, py::arg("text"), py::arg("image") = py::none(),
            "Caches K/V of the text rows [text_len, text_dim] and image tokens [clip_tokens, clip_dim].")
       .def("prefill", &Dit::prefill, py::arg("x"), py::arg("start"), py::arg("y") = py::none(), py::arg("taps") = false,
