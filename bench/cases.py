@@ -88,7 +88,7 @@ class GemmCase(Case):
 @dataclass(frozen=True)
 class ElementwiseCase(Case):
     kernel: str
-    rows: int
+    rows: int  # numbers, for the sampler
     heads: int
     head_dim: int
 
@@ -164,14 +164,22 @@ def elementwise(scale: str, dtype: str) -> Iterator[ElementwiseCase]:
         m, wide, element = model.tokens, model.heads * model.head_dim, ELEMENT[dtype]
         latents = model.latent_channels * model.block_frames * model.grid[0] * model.grid[1]
         numbers = latents + model.actions * model.action_dim
-        for kernel, flop, moved, name in (
-            ("ln_modulate", 8.0 * m * wide, 2.0 * element * m * wide, f"{m} x {wide}"),
-            ("qk_norm_rope", 2 * 10.0 * m * wide, 4.0 * element * m * wide, f"queries and keys, {m} x {wide}"),
-            ("quantize_rows", 3.0 * m * wide, (element + 1.0) * m * wide, f"{m} x {wide}"),
-            ("sampler_step", 20.0 * numbers, 40.0 * numbers, f"{numbers} numbers"),
+        for kernel, rows, flop, moved, name in (
+            ("ln_modulate", m, 8.0 * m * wide, 2.0 * element * m * wide, f"{m} x {wide}"),
+            ("qk_norm_rope", m, 2 * 10.0 * m * wide, 4.0 * element * m * wide, f"queries and keys, {m} x {wide}"),
+            ("quantize_rows", m, 3.0 * m * wide, (element + 1.0) * m * wide, f"{m} x {wide}"),
+            ("sampler_step", numbers, 20.0 * numbers, 40.0 * numbers, f"{numbers} numbers"),
         ):
             yield ElementwiseCase(
-                model.name, f"{kernel}: {name}", dtype, kernel, m, model.heads, model.head_dim, flop=flop, bytes=moved
+                model.name,
+                f"{kernel}: {name}",
+                dtype,
+                kernel,
+                rows,
+                model.heads,
+                model.head_dim,
+                flop=flop,
+                bytes=moved,
             )
 
 
@@ -193,7 +201,8 @@ def stack(scale: str, dtype: str, bench: str) -> Iterator[StackCase]:
     """Cases of "layer" (one) and "forward" (all of a model's)."""
     for model, _ in _models(scale, bench):
         layers = 1 if bench == "layer" else model.layers
-        for frames in TABLE["cached_frames"][bench]:
+        frames_of = TABLE["cached_frames"]
+        for frames in frames_of.get(model.name, frames_of[bench]):
             flop, moved = (layers * x for x in layer_work(model, frames, ELEMENT[dtype]))
             keys = sum(model.segments(frames))
             name = f"{layers} layer{'s' * (layers > 1)}, {model.tokens} rows, {keys} keys"

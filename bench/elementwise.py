@@ -14,15 +14,15 @@ from .report import Side, Unavailable
 
 DEFINITION = (
     "one pass over the rows of a layer: LayerNorm with the shift and scale of each row's timestep; RMSNorm over the "
-    "full width and rotation of queries and of keys; or bfloat16 to e4m3 with a scale a row"
+    "full width and rotation of queries and of keys; bfloat16 to e4m3 with a scale a row; or guidance and an update of "
+    "UniPC, all terms of order 2, over video and actions as one array"
 )
 
 
 def rows(arrays: Arrays, scale: str) -> Iterator[tuple[ElementwiseCase, list[Side]]]:
-    sides = {"ln_modulate": ln_modulate, "qk_norm_rope": qk_norm_rope, "quantize_rows": quantize_rows}
+    sides = {f.__name__: f for f in (ln_modulate, qk_norm_rope, quantize_rows, sampler_step)}
     for case in cases.elementwise(scale, arrays.dtype):
-        if case.kernel in sides:
-            yield case, sides[case.kernel](case, arrays)
+        yield case, sides[case.kernel](case, arrays)
 
 
 def threads(arrays: Arrays) -> dict:
@@ -135,3 +135,41 @@ def quantize_rows(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
         return call
 
     return beside(ours, "e4m3 and a scale a row", eager, arrays)
+
+
+STEPS = 4096  # in the table of coefficients, more than any run calls; all alike, with every term in use
+
+
+def sampler_step(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
+    n, weights = case.rows, [1.0, -0.7, 0.4, 0.6, 0.1, 0.2, -0.1, 0.9, 0.1, -0.05]
+
+    def state():
+        names = ("x", "conditional", "unconditional", "velocity", "last")
+        return {name: arrays.random(n, wide=True) for name in names} | {"history": arrays.random(3, n, wide=True)}
+
+    def ours():
+        if arrays.device == "cpu":
+            raise Unavailable("sampler_step runs on a GPU")
+        torch = arrays.torch
+        table = torch.tensor([[*weights, 0.0]] * STEPS, dtype=torch.float32, device="cuda")
+        table.view(torch.int32)[:, -1] = 1  # the modality still moves
+        counters = [torch.tensor([0], dtype=torch.int32, device="cuda") for _ in range(2)]
+        modality = kernels.Modality(**state(), coefficients=table, guidance=5.0)
+        return lambda i: kernels.sampler_step([modality], *counters)
+
+    def eager():
+        s = {k: arrays.tensor(v) for k, v in state().items()}
+        data_x, data_v, fix_x, fix_last, *fix, next_x, next_m0, next_m1 = weights
+
+        def call(i: int):
+            v = s["unconditional"] + 5.0 * (s["conditional"] - s["unconditional"])
+            s["velocity"].copy_(v)
+            m0, m1, m2 = data_x * s["x"] + data_v * v, s["history"][0], s["history"][1]
+            c = fix_x * s["x"] + fix_last * s["last"] + fix[0] * m0 + fix[1] * m1 + fix[2] * m2
+            s["history"][2].copy_(m0)
+            s["last"].copy_(c)
+            s["x"].copy_(next_x * c + next_m0 * m0 + next_m1 * m1)
+
+        return call
+
+    return beside(ours, "guidance and update", eager, arrays)

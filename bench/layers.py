@@ -46,7 +46,9 @@ class Stack:
 
 
 class OurLayers:
-    """The stack as a sequence of `wamcore.kernels`; fp8: large products in e4m3, their inputs quantised on the way."""
+    """The stack as a sequence of `wamcore.kernels`; fp8: products in e4m3, which norms write themselves and
+    `quantize_rows` makes of the other inputs.
+    """
 
     def __init__(self, stack: Stack, fp8: bool = False):
         self.stack, self.fp8 = stack, fp8
@@ -57,6 +59,7 @@ class OurLayers:
         self.z, self.rows = a.empty(n, s.width), [a.empty(n, s.width) for _ in range(3)]
         self.q, self.k, self.v, self.heads, self.more = (a.empty(n, inner) for _ in range(5))
         self.wide = a.empty(n, s.ffn)
+        self.bits: dict = {}
         if fp8:
             torch = a.torch
             sizes = {s.width, inner, s.ffn}
@@ -81,18 +84,18 @@ class OurLayers:
         video, options = s.tokens - s.registers, self._options
         free = [r for r in self.rows if r is not x]
         m = w.modulation
-        kernels.layer_norm(x, self.z, shift=m[0], scale=m[1], **time, **options)
-        self._gemm("qkv", self.z, (self.q, self.k, self.v), w, products)
+        z = self._norm(x, shift=m[0], scale=m[1], **time)
+        self._gemm("qkv", z, (self.q, self.k, self.v), w, products)
         q, k, v, out, more = (a.reshape(s.tokens, s.heads, s.head_dim) for a in self._attended())
         rope = {"cos": self.stack.cos, "sin": self.stack.sin, **options}
         kernels.qk_norm_rope(q, q, weight=w.norm_q, **rope)
         kernels.qk_norm_rope(k, k, weight=w.norm_k, **rope)
-        new = [(k[:video], v[:video]), (k[video:], v[video:])]
-        kernels.attention(q, [w.cache, *new] if len(w.cache[0]) else new, out, **self._splits, **options)
+        segments = [w.cache, (k[:video], v[:video]), (k[video:], v[video:])]
+        kernels.attention(q, [pair for pair in segments if len(pair[0])], out, **self._splits, **options)
         self._gemm("o", self.heads, free[0], w, products, residual=x, gate=m[2], gate_row=self.stack.time)
         x = free[0]
-        kernels.layer_norm(x, self.z, weight=w.norm3[0], bias=w.norm3[1], **options)
-        self._gemm("cross_q", self.z, self.q, w, products)
+        z = self._norm(x, weight=w.norm3[0], bias=w.norm3[1])
+        self._gemm("cross_q", z, self.q, w, products)
         kernels.qk_norm_rope(q, q, weight=w.norm_cross, **options)
         kernels.attention(q, w.context[:1], out, **self._splits, **options)
         if len(w.context) > 1:
@@ -100,20 +103,28 @@ class OurLayers:
             kernels.add(self.more, self.heads)
         self._gemm("cross_o", self.heads, free[1], w, products, residual=x, gate=self.stack.ones)
         x = free[1]
-        kernels.layer_norm(x, self.z, shift=m[3], scale=m[4], **time, **options)
-        self._gemm("ffn_up", self.z, self.wide, w, products, activation="gelu_tanh")
+        z = self._norm(x, shift=m[3], scale=m[4], **time)
+        self._gemm("ffn_up", z, self.wide, w, products, activation="gelu_tanh")
         self._gemm("ffn_down", self.wide, free[0], w, products, residual=x, gate=m[5], gate_row=self.stack.time)
         return free[0]
 
     def _attended(self):
         return self.q, self.k, self.v, self.heads, self.more
 
+    def _norm(self, x, **modulation):
+        """What a product reads next: with fp8 the norm writes e4m3 itself."""
+        to = self.bits[x.shape[1]] if self.fp8 else self.z
+        scales = {"y_scale": self.scale} if self.fp8 else {}
+        kernels.layer_norm(x, to, **modulation, **scales, **self._options)
+        return to
+
     def _gemm(self, name: str, x, y, w: Weights, products: dict, **epilogue):
         weight, options = products[name], {"bias": w.b[name], **epilogue, **self._options}
         if self.fp8:
             weight, options["w_scale"] = weight
             options["x_scale"], bits = self.scale, self.bits[x.shape[1]]
-            kernels.quantize_rows(x, bits, self.scale)
+            if x is not bits:
+                kernels.quantize_rows(x, bits, self.scale)
             x = bits
         if name == "qkv":
             kernels.gemm_qkv(x, weight, *y, **options)

@@ -127,11 +127,12 @@ kc::GemmParams gemm_params(const std::string& epilogue, const std::array<int32_t
 }
 
 void gemm(const Place& place, const std::string& epilogue, const std::array<int32_t, 3>& sizes, const Operands& o) {
+  const char* function = epilogue == "qkv" ? "gemm_qkv" : "gemm";
   kc::GemmParams p = gemm_params(epilogue, sizes, o);
   if (!o.count("x_scale")) {
     p.x = at<const kc::bf16>(o.at("x").first), p.ldx = o.at("x").second;
     p.w = at<const kc::bf16>(o.at("w").first), p.ldw = o.at("w").second;
-    launch("gemm", place, [&](const CudaKernels& k, const CudaPlace& where) { return k.gemm(where, p); });
+    launch(function, place, [&](const CudaKernels& k, const CudaPlace& where) { return k.gemm(where, p); });
     return;
   }
   const kc::Fp8Operands fp8{.x = at<const kc::e4m3>(o.at("x").first),
@@ -140,7 +141,7 @@ void gemm(const Place& place, const std::string& epilogue, const std::array<int3
                             .w_scale = at<const float>(o.at("w_scale").first),
                             .ldx = o.at("x").second,
                             .ldw = o.at("w").second};
-  launch("gemm", place, [&](const CudaKernels& k, const CudaPlace& where) { return k.gemm_fp8(where, p, fp8); });
+  launch(function, place, [&](const CudaKernels& k, const CudaPlace& where) { return k.gemm_fp8(where, p, fp8); });
 }
 
 void layer_norm(const Place& place, float eps, const std::array<int32_t, 2>& sizes, const Operands& o) {
@@ -151,6 +152,10 @@ void layer_norm(const Place& place, float eps, const std::array<int32_t, 2>& siz
   p.shift = at<const float>(pointer("shift")), p.scale = at<const float>(pointer("scale"));
   p.ldm = o.count("shift") ? o.at("shift").second : 0;
   p.time_row = at<const int32_t>(pointer("time_row"));
+  if (o.count("y_scale")) {
+    p.y = nullptr, p.y_e4m3 = at<kc::e4m3>(pointer("y"));
+    p.y_scale = at<float>(pointer("y_scale"));
+  }
   launch("layer_norm", place, [&](const CudaKernels& k, const CudaPlace& where) { return k.ln_modulate(where, p); });
 }
 
@@ -184,6 +189,28 @@ void quantize_rows(const Place& place, const std::array<int32_t, 2>& sizes, cons
          [&](const CudaKernels& k, const CudaPlace& where) { return k.quantize_rows(where, p); });
 }
 
+/// Addresses of x, conditional, unconditional (or 0), velocity, last, history and coefficients; numbers; guidance.
+using Modality = std::tuple<std::array<Address, 7>, int32_t, float>;
+
+void sampler_step(const Place& place, const std::vector<Modality>& modalities, std::pair<Address, Address> counters,
+                  int32_t steps, bool executed) {
+  kc::SamplerStepParams p{.executed = executed, .step = at<int32_t>(counters.first)};
+  p.ticket = at<uint32_t>(counters.second), p.steps = steps;
+  for (size_t i = 0; i < modalities.size(); ++i) {
+    const auto& [address, count, guidance] = modalities[i];
+    p.modality[i] = {.x = at<float>(address[0]),
+                     .conditional = at<const float>(address[1]),
+                     .unconditional = at<const float>(address[2]),
+                     .velocity = at<float>(address[3]),
+                     .last = at<float>(address[4]),
+                     .history = at<float>(address[5]),
+                     .steps = at<const kc::StepCoefficients>(address[6]),
+                     .count = count,
+                     .guidance = guidance};
+  }
+  launch("sampler_step", place, [&](const CudaKernels& k, const CudaPlace& where) { return k.sampler_step(where, p); });
+}
+
 /// (tile rows, tile columns, parts of k) of the wgmma kernels.
 std::tuple<int, int, int> gemm_choice(int m, int n, int k, int multiprocessors, bool fp8) {
   const kc::GemmChoiceSm90 c =
@@ -206,6 +233,8 @@ void bind_cuda_calls(nb::module_& m) {
         "For wamcore.kernels: ln_modulate on a GPU, by addresses that have been checked.");
   m.def("cuda_qk_norm_rope", qk_norm_rope, "place"_a, "eps"_a, "sizes"_a, "parts"_a, "rope"_a,
         "For wamcore.kernels: qk_norm_rope_cachewrite on a GPU, by addresses that have been checked.");
+  m.def("cuda_sampler_step", sampler_step, "place"_a, "modalities"_a, "counters"_a, "steps"_a, "executed"_a,
+        "For wamcore.kernels: a solver's step on a GPU, by addresses that have been checked.");
   m.def("cuda_add", add, "place"_a, "x"_a, "y"_a, "count"_a,
         "For wamcore.kernels: y += x on a GPU, by addresses that have been checked.");
   m.def("cuda_quantize_rows", quantize_rows, "place"_a, "sizes"_a, "operands"_a,

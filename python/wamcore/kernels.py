@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ __all__ = [
     "pack_weight",
     "qk_norm_rope",
     "quantize_rows",
+    "sampler_step",
 ]
 
 SEGMENTS = 4  # most that the GPU's attention takes
@@ -301,6 +302,7 @@ def layer_norm(
     shift: Any = None,
     scale: Any = None,
     time_row: Any = None,
+    y_scale: Any = None,
     stream: int | None = None,
     threads: int = 0,
 ) -> None:
@@ -313,6 +315,8 @@ def layer_norm(
         weight, bias: float32 [cols], both or none.
         shift, scale: float32 [times, cols], both or none, of one row stride.
         time_row: int32 [rows], the row t of shift and scale; None: row 0.
+        y_scale: GPU with wgmma only: float32 [rows], takes the scale of each row; y is then uint8, the bits of e4m3, as
+            `gemm` wants them.
         stream, threads: as for `attention`.
 
     Raises:
@@ -344,11 +348,20 @@ def layer_norm(
                 f"layer_norm: scale: wanted shape and row stride of shift, {one.shape} and {one.stride}, got "
                 f"{other.shape} and {other.stride}"
             )
-    call.dtypes("bfloat16" if call.cuda else "float32", x=a, y=o)
+    call.dtypes("bfloat16" if call.cuda else "float32", x=a)
     if not call.cuda:
+        call.only_on_gpu(y_scale=y_scale)
+        call.dtypes("float32", y=o)
         _ops(threads).layer_norm(x, y, eps, weight, bias, shift, scale, time_row)
         return
     call.at_most_columns(cols)
+    added["y_scale"] = call.optional("y_scale", y_scale, (rows,), "float32", written=True)
+    call.dtypes("bfloat16" if y_scale is None else "uint8", y=o)
+    if y_scale is not None and (cols % 4 or a.stride % 4 or o.stride % 4):
+        raise ShapeError(
+            f"layer_norm: y: wanted columns and row strides that are multiples of 4 with y_scale, got {cols}, "
+            f"{a.stride} and {o.stride}"
+        )
     operands = {"x": a, "y": o, **{key: v for key, v in added.items() if v}}
     _kernels.cuda_layer_norm(call.place(), eps, (rows, cols), {k: (v.address, v.stride) for k, v in operands.items()})
 
@@ -457,6 +470,72 @@ def quantize_rows(x: Any, y: Any, scale: Any, *, stream: int | None = None) -> N
     call.aligned(x=a, y=o)
     operands: dict[str, Array] = {"x": a, "y": o, "scale": s}
     _kernels.cuda_quantize_rows(call.place(), a.shape, {k: (v.address, v.stride) for k, v in operands.items()})
+
+
+COEFFICIENTS = 11  # of a step: ten float32, and an int32 that says whether the modality still moves
+
+
+class Modality(NamedTuple):
+    """Arguments of `sampler_step` for video or actions, float32 on a GPU, contiguous.
+
+    x [n] is updated in place; conditional, unconditional [n] (None: no guidance) are velocities of this step; velocity,
+    last [n] and history [3, n] are the solver's own from step to step; coefficients [steps, 11] are what it multiplies
+    with, in the order of StepCoefficients (kernels/include/wamcore/kernels/cuda/sampler_step.h).
+    """
+
+    x: Any
+    conditional: Any
+    unconditional: Any
+    velocity: Any
+    last: Any
+    history: Any
+    coefficients: Any
+    guidance: float = 1.0
+
+
+def sampler_step(
+    modalities: Sequence[Modality], step: Any, ticket: Any, *, executed: bool = True, stream: int | None = None
+) -> None:
+    """Guidance and one update of a flow solver (UniPC of order 2, or Euler) for video and actions. GPU only.
+
+    Args:
+        modalities: one or two `Modality`, float32.
+        step: int32 [1], which step this is; counted up.
+        ticket: int32 [1], 0 between calls.
+        executed: False for a skipped step, which takes the velocity of the step before.
+        stream: as for `attention`.
+
+    Raises:
+        ShapeError, InputError, DeviceError: see the module.
+
+    Source: UniPC (arXiv:2302.04867) predicting the data of a flow, as in DreamZero's released action head; on the CPU
+    sessions step by themselves. bfloat16 is refused: the solver subtracts nearly equal numbers.
+    """
+    call = Arguments("sampler_step", stream)
+    if not 1 <= len(modalities) <= 2:
+        raise InputError(f"sampler_step: modalities: wanted one or two, got {len(modalities)}")
+    given, steps = [], None
+    for i, m in enumerate(modalities):
+        at = f" of modalities[{i}]"
+        x = call.array("x" + at, m.x, 1, written=True)
+        if not call.cuda:
+            raise DeviceError(f"sampler_step: x{at}: wanted an array on a GPU, got one in the CPU's memory")
+        n, written = x.shape[0], {"written": True}
+        rows = {
+            "conditional": (call.array("conditional" + at, m.conditional, (n,))),
+            "unconditional": call.optional("unconditional" + at, m.unconditional, (n,), "float32"),
+            "velocity": call.array("velocity" + at, m.velocity, (n,), **written),
+            "last": call.array("last" + at, m.last, (n,), **written),
+            "history": call.array("history" + at, m.history, (3, n), whole=True, **written),
+            "coefficients": call.array("coefficients" + at, m.coefficients, (steps, COEFFICIENTS), whole=True),
+        }
+        steps = rows["coefficients"].shape[0]
+        call.dtypes("float32", **{name + at: a for name, a in {"x": x, **rows}.items() if a})
+        given.append(([x.address, *(a.address if a else 0 for a in rows.values())], n, float(m.guidance)))
+    counters = [call.optional(n, a, (1,), "int32", written=True) for n, a in (("step", step), ("ticket", ticket))]
+    if None in counters:
+        raise InputError("sampler_step: step and ticket: wanted arrays, got None")
+    _kernels.cuda_sampler_step(call.place(), given, tuple(c.address for c in counters), steps, executed)
 
 
 @functools.lru_cache(maxsize=16)

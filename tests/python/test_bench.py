@@ -51,7 +51,7 @@ def test_every_benchmark_writes_what_it_measured(what, tmp_path, capsys):
     ours = [r for r in data["rows"] if r["side"].startswith("wamcore") and "ms" in r]
     assert ours or what == "limits"
     if arrays.load_torch() is not None and what != "limits":
-        both = [r for r in data["rows"] if not r["case"].startswith("quantize_rows")]  # which runs on a GPU only
+        both = [r for r in data["rows"] if not r["case"].startswith(("quantize_rows", "sampler_step"))]  # a GPU's only
         assert all(r["ratio"] > 0 for r in both if r["side"] in ("wamcore", "torch eager"))
 
 
@@ -251,10 +251,11 @@ def pretended_kernels(torch, monkeypatch):
         for part, to in zip(y.chunk(3, -1), (q, k, v), strict=True):
             to.copy_(part)
 
-    def layer_norm(x, y, eps=1e-6, weight=None, bias=None, shift=None, scale=None, time_row=None):
+    def layer_norm(x, y, eps=1e-6, weight=None, bias=None, shift=None, scale=None, time_row=None, y_scale=None):
         z = f.layer_norm(x.float(), x.shape[-1:], weight, bias, eps)
         row = None if time_row is None else time_row.long()
-        y.copy_(z if shift is None else z * (1 + scale[row]) + shift[row])
+        z = z if shift is None else z * (1 + scale[row]) + shift[row]
+        y.copy_(z) if y_scale is None else quantize_rows(z, y, y_scale)
 
     def qk_norm_rope(x, y, eps=1e-6, weight=None, cos=None, sin=None):
         z = x.float()
@@ -272,6 +273,7 @@ def pretended_kernels(torch, monkeypatch):
     for stand_in in (attention, gemm, gemm_qkv, layer_norm, qk_norm_rope, quantize_rows):
         monkeypatch.setattr(kernels, stand_in.__name__, stand_in)
     monkeypatch.setattr(kernels, "add", lambda x, y: y.add_(x))
+    monkeypatch.setattr(kernels, "sampler_step", lambda modalities, step, ticket: step.add_(1))
 
 
 @pytest.fixture

@@ -126,7 +126,16 @@ def test_every_column_names_models_that_exist():
         assert [c.steps for c in cases.chunk(scale, "float32") if c.model == "tabletop"] == steps
     cut = of(cases.attention("cpu", "float32"))[0]
     assert cut.heads == 4 and "4 of 40 heads" in cut.name
-    assert cases.MODELS["dreamzero-5b"].tokens == 125 and cases.MODELS["fast-wam-action"].width == 1024
+    assert cases.MODELS["dreamzero-5b"].tokens == 125
+
+
+def test_the_action_step_of_fast_wam():
+    (case,) = of(cases.stack("full", "bfloat16", "forward"), "fast-wam-action")
+    # 32 actions see 98 tokens of video and themselves; 30 layers, width 1024, 24 heads of 128, text of 129 tokens
+    assert case.shape.tokens == 32 and case.shape.segments(case.cached_frames) == (98, 32) and case.layers == 30
+    inner, d, f = 3072, 1024, 4096
+    assert case.flop == 30 * (2 * 32 * (6 * d * inner + 2 * d * f) + 4 * 32 * (130 + 129) * inner)
+    assert case.bytes == 30 * 2 * (6 * d * inner + 2 * d * f + 2 * (98 + 129) * inner + 2 * 32 * d)
 
 
 def test_the_installed_table_is_the_checkouts(root):

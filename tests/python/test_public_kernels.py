@@ -44,6 +44,16 @@ def test_gemm_layer_norm_and_rope():
     np.testing.assert_allclose(heads, np.stack([turned.real, turned.imag], -1).reshape(5, 3, 8), rtol=1e-4, atol=1e-5)
 
 
+def test_three_projections_and_a_sum():
+    x, w, bias = randn(5, 24), randn(96, 24), randn(96)
+    parts = [np.empty((5, 32), np.float32) for _ in range(3)]
+    kernels.gemm_qkv(x, kernels.pack_weight(w), *parts, bias=bias, threads=1)
+    np.testing.assert_allclose(np.concatenate(parts, 1), x @ w.T + bias, rtol=1e-4, atol=1e-5)
+    total = parts[0] + parts[1]
+    kernels.add(parts[1], parts[0])
+    np.testing.assert_array_equal(parts[0], total)
+
+
 def test_torch_tensors_are_used_in_place():
     torch = pytest.importorskip("torch")
     x, w, y = torch.randn(5, 7), torch.randn(3, 7), torch.empty(5, 3)
@@ -104,6 +114,12 @@ G, W, B8 = Claimed(4, 16), Claimed(8, 16), Claimed(4, 8)
 QKV = Claimed(5, 2, 64)
 FROZEN = F.copy()
 FROZEN.flags.writeable = False
+
+MODALITY = kernels.Modality(*[F[0]] * 5, np.zeros((3, 6), np.float32), np.zeros((5, 11), np.float32))
+SEVEN, ONE = Claimed(7, dtype="float32"), Claimed(1, dtype="int32")
+GPU_MODALITY = kernels.Modality(
+    *[SEVEN] * 5, history=Claimed(3, 7, dtype="float32"), coefficients=Claimed(5, 11, dtype="float32"), guidance=5.0
+)
 
 WRONG = [
     # function, arguments, options, error, message
@@ -184,7 +200,44 @@ WRONG = [
         "x: wanted an array on a GPU, got one in the CPU's",
     ),
     ("pack_weight", (F[0],), {}, "ShapeError", "pack_weight: w: wanted 2 axes, got [6]"),
+    (
+        "layer_norm",
+        (F, F.copy()),
+        {"y_scale": F[:, 0].copy()},
+        "DeviceError",
+        "y_scale: wanted arrays on a GPU with it",
+    ),
+    ("add", (F, F[:2]), {}, "ShapeError", "add: y: wanted [4, 6], got [2, 6]"),
+    ("add", (F[:, :3], F), {}, "ShapeError", "add: x: wanted a contiguous array, got strides [6, 1] for [4, 3]"),
+    ("gemm_qkv", (F, PACKED, F, F, F), {}, "ShapeError", "gemm_qkv: q: wanted columns a multiple of 32, got 6"),
+    ("sampler_step", ([], F, F), {}, "InputError", "sampler_step: modalities: wanted one or two, got 0"),
+    ("sampler_step", ([MODALITY], F, F), {}, "DeviceError", "x of modalities[0]: wanted an array on a GPU, got one in"),
     # arrays on a GPU
+    ("gemm_qkv", (G, W, B8, B8, B8), {}, "ShapeError", "gemm_qkv: q: wanted columns a multiple of 64, got 8"),
+    ("add", (G, Claimed(4, 16, dtype="float32")), {}, "InputError", "add: y: wanted bfloat16 on a GPU, got float32"),
+    ("layer_norm", (G, G), {"y_scale": Claimed(4, dtype="float32")}, "InputError", "y: wanted uint8 on a GPU, got bfl"),
+    (
+        "sampler_step",
+        ([GPU_MODALITY._replace(last=Claimed(6, dtype="float32"))], ONE, ONE),
+        {},
+        "ShapeError",
+        "sampler_step: last of modalities[0]: wanted [7], got [6]",
+    ),
+    (
+        "sampler_step",
+        ([GPU_MODALITY._replace(x=Claimed(7))], ONE, ONE),
+        {},
+        "InputError",
+        "sampler_step: x of modalities[0]: wanted float32 on a GPU, got bfloat16",
+    ),
+    (
+        "sampler_step",
+        ([GPU_MODALITY._replace(coefficients=Claimed(5, 10, dtype="float32"))], ONE, ONE),
+        {},
+        "ShapeError",
+        "sampler_step: coefficients of modalities[0]: wanted [any, 11], got [5, 10]",
+    ),
+    ("sampler_step", ([GPU_MODALITY], None, ONE), {}, "InputError", "step and ticket: wanted arrays, got None"),
     (
         "gemm",
         (G, W, np.zeros((4, 8), np.float32)),
@@ -310,6 +363,10 @@ FINE = [
     ("qk_norm_rope", (QKV, QKV), {"weight": Claimed(128, dtype="float32")}),
     ("attention", (QKV, [(QKV, QKV)], Claimed(5, 2, 64)), {"splits": 2, "lse": Claimed(2, 5, dtype="float32")}),
     ("attention", (QKV, [(QKV, QKV)], Claimed(5, 2, 64)), {}),
+    ("gemm_qkv", (G, Claimed(192, 16), *[Claimed(4, 64)] * 3), {"bias": Claimed(192)}),
+    ("add", (G, Claimed(4, 16)), {}),
+    ("layer_norm", (G, Claimed(4, 16, dtype="uint8")), {"y_scale": Claimed(4, dtype="float32")}),
+    ("sampler_step", ([GPU_MODALITY, GPU_MODALITY._replace(unconditional=None)], ONE, ONE), {}),
     ("quantize_rows", (G, Claimed(4, 16, dtype="uint8"), Claimed(4, dtype="float32")), {}),
 ]
 

@@ -160,6 +160,16 @@ int gemm_fp8(const CudaPlace& place, [[maybe_unused]] const kc::GemmParams& p,
   });
 }
 
+int ln_modulate(const CudaPlace& place, const kc::LnModulateParams& p) {
+  return on(place, [&]([[maybe_unused]] const Gpu& gpu) -> int {
+    if (!p.y_e4m3) return kc::ln_modulate(p, place.stream);
+#ifdef WAMCORE_WITH_SM90A
+    if (gpu.sm90) return kc::ln_modulate_e4m3(p, place.stream);
+#endif
+    return cudaErrorNoKernelImageForDevice;
+  });
+}
+
 int quantize_rows(const CudaPlace& place, const kc::QuantizeRowsParams& p) {
   return on(place, [&]([[maybe_unused]] const Gpu& gpu) -> int {
 #ifdef WAMCORE_WITH_SM90A
@@ -184,7 +194,7 @@ constexpr CudaKernels kKernelCalls{
     .attention = attention,
     .gemm = gemm,
     .gemm_fp8 = gemm_fp8,
-    .ln_modulate = plain<kc::ln_modulate, kc::LnModulateParams>,
+    .ln_modulate = ln_modulate,
     .qk_norm_rope_cachewrite = plain<kc::qk_norm_rope_cachewrite, kc::QkNormRopeCacheWriteParams>,
     .add = plain<kc::add, kc::AddParams>,
     .quantize_rows = quantize_rows,
