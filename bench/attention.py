@@ -55,7 +55,7 @@ def sides(case: AttentionCase, arrays: Arrays) -> list[Side]:
         joined, concat = "keys and values concatenated before", "their concatenation included"
         out.append(Side(label, joined, lambda n=name: torch_sdpa(inputs, n, False), whole=False))
         out.append(Side(f"{label} + concat", concat, lambda n=name: torch_sdpa(inputs, n, True)))
-    if arrays.device == "cuda":
+    if arrays.device == "cuda" and cases.compiles(case):
         joined = "compiled; keys and values concatenated before"
         out.append(Side("torch FlexAttention", joined, lambda: flex(inputs), whole=False))
     return out
@@ -103,7 +103,7 @@ def flex(inputs: Inputs):
     torch = inputs.arrays.torch
     from torch.nn.attention.flex_attention import flex_attention
 
-    compiled = torch.compile(flex_attention)
+    compiled = torch.compile(flex_attention, dynamic=False)
     sets = [inputs.tensors(i) for i in range(SETS)]
     sets = [(q.contiguous(), torch.cat(k, 2), torch.cat(v, 2)) for q, k, v in sets]
     return lambda i: compiled(*sets[i % SETS])

@@ -110,6 +110,14 @@ class ChunkCase(Case):
     steps: int
 
 
+def compiles(case: Case) -> bool:
+    """Whether torch.compile's baselines of this case are worth the time that compiling takes."""
+    rule = TABLE["compiled"]
+    if isinstance(case, StackCase):
+        return case.model in rule["stacks"] and case.cached_frames == rule["cached_frames"]
+    return case.model in rule["kernels"]
+
+
 def scale_of(device: str, smoke: bool) -> str:
     """Which column of the table is measured."""
     return "smoke" if smoke else "full" if device == "cuda" else "cpu"

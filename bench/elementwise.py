@@ -29,20 +29,20 @@ def threads(arrays: Arrays) -> dict:
     return {"threads": arrays.threads} if arrays.device == "cpu" else {}
 
 
-def beside(ours, timed: str, eager, arrays: Arrays, per_call: str = "one launch") -> list[Side]:
+def beside(case: ElementwiseCase, arrays: Arrays, timed: str, ours, eager) -> list[Side]:
     """Our side, and torch's expression of it: eager, and compiled on a GPU. `ours` and `eager` give calls."""
 
     def torch_side(compiled: bool):
         if arrays.torch is None:
             raise Unavailable("torch is not installed")
         call = eager()
-        return arrays.torch.no_grad()(arrays.torch.compile(call) if compiled else call)
+        return arrays.torch.no_grad()(arrays.torch.compile(call, dynamic=False) if compiled else call)
 
     out = [
-        Side("wamcore", f"{timed}, {per_call}", ours, baseline=False),
+        Side("wamcore", timed, ours, baseline=False),
         Side("torch eager", timed, lambda: torch_side(False)),
     ]
-    if arrays.device == "cuda":
+    if arrays.device == "cuda" and cases.compiles(case):
         out.append(Side("torch.compile", timed, lambda: torch_side(True)))
     return out
 
@@ -68,7 +68,7 @@ def ln_modulate(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
         b, a = t(shift).to(xs[0].dtype), t(scale).to(xs[0].dtype)
         return lambda i: norm(xs[i % SETS], (wide,), eps=1e-6) * (1 + a[r]) + b[r]
 
-    return beside(ours, "norm and modulation", eager, arrays)
+    return beside(case, arrays, "norm and modulation", ours, eager)
 
 
 def qk_norm_rope(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
@@ -104,7 +104,7 @@ def qk_norm_rope(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
 
         return lambda i: [one(x, w) for x, w in zip(sets[i % SETS], weights, strict=True)]
 
-    return beside(ours, "norm and rotation of both", eager, arrays, "a launch each")
+    return beside(case, arrays, "norm and rotation of both, ours a launch each", ours, eager)
 
 
 def quantize_rows(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
@@ -134,7 +134,7 @@ def quantize_rows(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
 
         return call
 
-    return beside(ours, "e4m3 and a scale a row", eager, arrays)
+    return beside(case, arrays, "e4m3 and a scale a row", ours, eager)
 
 
 STEPS = 4096  # in the table of coefficients, more than any run calls; all alike, with every term in use
@@ -172,4 +172,4 @@ def sampler_step(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
 
         return call
 
-    return beside(ours, "guidance and update", eager, arrays)
+    return beside(case, arrays, "guidance and update", ours, eager)

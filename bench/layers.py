@@ -159,7 +159,7 @@ class TorchLayers:
     def compiled(self) -> TorchLayers:
         """Each layer by torch.compile."""
         self.torch._dynamo.config.recompile_limit = 64
-        self.layer = self.torch.compile(self._layer)
+        self.layer = self.torch.compile(self._layer, dynamic=False)
         return self
 
     def __call__(self, i: int):

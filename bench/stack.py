@@ -40,11 +40,18 @@ def sides(case: StackCase, arrays: Arrays) -> list[Side]:
         Side("wamcore e4m3, CUDA graph", f"{graph}; products in e4m3, quantisation of their inputs included",
              lambda: graphed(arrays, lambda: OurLayers(stack(), fp8=True)), baseline=False),
     ]  # fmt: skip
-    return ours + [
+    theirs = [
         Side("torch eager", launches, lambda: peers(stack)),
         Side("torch eager, CUDA graph", graph, lambda: graphed(arrays, lambda: peers(stack))),
-        Side("torch.compile", launches, lambda: peers(stack).compiled()),
-        Side("torch.compile, CUDA graph", graph, lambda: graphed(arrays, lambda: peers(stack).compiled())),
+    ]
+    if not cases.compiles(case):
+        return ours + theirs
+    compiled = functools.cache(lambda: peers(stack).compiled())
+    return [
+        *ours,
+        *theirs,
+        Side("torch.compile", launches, compiled),
+        Side("torch.compile, CUDA graph", graph, lambda: graphed(arrays, compiled)),
     ]
 
 

@@ -194,7 +194,7 @@ class PretendTorch:
         self._torch, self.log = torch, []
         for name in ("randn", "empty", "ones", "tensor"):
             setattr(self, name, self._on_cpu(getattr(torch, name)))
-        self.compile = lambda call: call
+        self.compile = lambda call, dynamic: call
         facts = types.SimpleNamespace(name="Pretended", multi_processor_count=132, total_memory=1 << 37)
         self.cuda = types.SimpleNamespace(
             Event=lambda enable_timing: PretendEvent(self.log),
