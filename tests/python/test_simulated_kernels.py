@@ -19,5 +19,5 @@ def test_every_kernel_through_the_plugins_table(build_dir: Path, tmp_path: Path)
         "LD_LIBRARY_PATH": str(tmp_path),
     }
     here = Path(__file__).parent
-    text = run([sys.executable, here / "simulated_calls.py"], env={**os.environ, **environment}, cwd=here)
+    text = run([sys.executable, here / "simulated_calls.py"], env={**os.environ, **environment})
     assert text.split() == [word for check in ("attention", "products", "rows", "sampler") for word in (check, "ok")]
