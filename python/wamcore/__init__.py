@@ -105,3 +105,12 @@ __all__ = [
     "read_record",
     "read_robot",
 ]
+
+
+def __getattr__(name: str):
+    """wamcore.kernels is loaded when it is first asked for: nothing that drives a robot needs it."""
+    if name == "kernels":
+        import importlib
+
+        return importlib.import_module(".kernels", __name__)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

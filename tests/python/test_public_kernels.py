@@ -382,6 +382,12 @@ def test_without_a_gpu_the_reason_is_told(function, args, options):
     assert all(s == -1 for a in args if isinstance(a, Claimed) for s in a.streams)  # nobody waits for a stream
 
 
+def test_the_module_is_an_attribute_of_the_package():
+    assert wamcore.kernels is kernels
+    with pytest.raises(AttributeError, match="module 'wamcore' has no attribute 'kernel'"):
+        _ = wamcore.kernel
+
+
 def test_docstrings_say_dtypes_errors_and_sources():
     for name in kernels.__all__:
         text = getattr(kernels, name).__doc__
