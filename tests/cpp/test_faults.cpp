@@ -5,6 +5,9 @@
 
 #include <csignal>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <new>
 
 #include "check.h"
@@ -185,8 +188,32 @@ void check_that_it_stands(VirtualRun& run, const std::function<void(const std::s
     if (std::abs(at[j] - there[j]) > kTop * 0.15) wrong("the device went on moving");
 }
 
+/// The flight record that a run has left in `folder`, as bytes; there must be one, and it is removed.
+std::string dumped(const std::filesystem::path& folder) {
+  std::string bytes;
+  for (const auto& file : std::filesystem::directory_iterator(folder)) {
+    std::ifstream in(file.path(), std::ios::binary);
+    bytes += std::string(std::istreambuf_iterator<char>(in), {});
+  }
+  std::filesystem::remove_all(folder);
+  return bytes;
+}
+
+/// What the record must hold, whatever ended the run: why it ended, the cycles in which a stage stepped in, the seams.
+void check_record(const Fault& fault, const RunRecord& r, const std::string& file,
+                  const std::function<void(const std::string&)>& wrong) {
+  if (file.find(fault.ends ? fault.words : "asked to stop") == std::string::npos) wrong("the dump does not say why");
+  if (file.find("\"reference\"") == std::string::npos) wrong("the dump lacks columns");
+  if (fault.reason >= Reason::hold &&
+      std::count(r.reason.begin(), r.reason.end(), static_cast<uint8_t>(fault.reason)) == 0)
+    wrong("no recorded cycle has the reason");
+  const auto follows = static_cast<uint8_t>(Phase::follow);
+  if (std::count(r.phase.begin(), r.phase.end(), follows) < 100) wrong("the motion before the fault is not recorded");
+}
+
 void try_out(const Fault& fault) {
-  VirtualRun run(policy_of(fault), {}, fault.delays, robot(1));
+  const auto folder = std::filesystem::temp_directory_path() / ("wamcore_faults_" + std::to_string(getpid()));
+  VirtualRun run(policy_of(fault), {.dump = folder.string()}, fault.delays, robot(1));
   for (const HalFault& f : fault.driver) run.faults->inject(f);
   std::string words;
   try {
@@ -212,6 +239,8 @@ void try_out(const Fault& fault) {
   if (ended == run.hal->active() || (ended && run.hal->stops() == 0)) wrong("the device was left in the wrong state");
   if (!worst(run.runner->record().command, limits(), kPeriod, {0, 0}).within()) wrong("left the limits");
   if (ended) check_that_it_stands(run, wrong);
+  run.runner->stop();
+  check_record(fault, run.runner->record(), dumped(folder), wrong);
 }
 
 }  // namespace
