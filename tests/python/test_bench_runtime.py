@@ -22,7 +22,7 @@ def bench(folder, *args: str) -> dict:
 
 
 def test_an_interrupted_measurement_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench_runtime, "BATCH", 1)
+    monkeypatch.setattr(bench_runtime, "BATCH", 2)  # the first run leaves half of one
     monkeypatch.setattr(bench_runtime.bench_toy, "sweep", lambda: [])
     whole = bench(tmp_path / "whole", "--seeds", "2", "--modes", "sync", "rtc_guided")
     first = bench(tmp_path / "parts", "--seeds", "1", "--modes", "rtc_guided")
@@ -30,7 +30,7 @@ def test_an_interrupted_measurement_goes_on(tmp_path, monkeypatch, capsys):
     assert [c["mode"] for c in first["cells"]] == ["rtc_guided"] and first["cells"][0]["episodes"] == 1
     assert again["cells"] == whole["cells"] and len(again["cells"]) == 2
     for cell in again["cells"]:
-        assert cell["episodes"] == 2 == len(cell["outcomes"]) and cell["jerk_share"]["max"] <= 1 + 1e-6
+        assert cell["episodes"] == 2 == cell["success"] + len(cell["failed"]) and cell["jerk_share"]["max"] <= 1 + 1e-6
         assert cell["obs_age_s"]["p50"] <= cell["obs_age_s"]["p99"] <= cell["obs_age_s"]["p999"]
     capsys.readouterr()
     assert main(["bench", "runtime", *COMMON, "--seeds", "1", "--out", str(tmp_path / "parts")]) != 0
@@ -43,13 +43,14 @@ def test_an_interrupted_measurement_goes_on(tmp_path, monkeypatch, capsys):
 
 def test_differences_are_paired():
     rng = np.random.default_rng()
-    a, b = ("".join(rng.choice(list("sw"), 400)) for _ in range(2))
-    cells = [{"outcomes": o, "episodes": 400} for o in (a, b)]
-    d = paired(*cells)
-    each = 100.0 * (np.array(list(a)) == "s") - 100.0 * (np.array(list(b)) == "s")
+    a, b = (rng.choice(["success", "wrong"], 400) for _ in range(2))
+    one = dict(enumerate(a.tolist()))
+    other = {seed: b[seed] for seed in rng.permutation(400).tolist()} | {1000: "wrong"}  # a world that one has not seen
+    d = paired(one, other)
+    each = 100.0 * (a == "success") - 100.0 * (b == "success")
     assert d["points"] == pytest.approx(each.mean(), abs=0.01) and d["episodes"] == 400
     assert d["half_width_95"] == pytest.approx(1.96 * each.std(ddof=1) / 20, abs=0.01)
-    assert paired(cells[0], cells[0]) == {"points": 0.0, "half_width_95": 0.0, "episodes": 400}
+    assert paired(one, one) == {"points": 0.0, "half_width_95": 0.0, "episodes": 400}
 
 
 def test_the_servo_cycle_is_timed():

@@ -24,7 +24,7 @@ class Sums:
 
     def __init__(self, limits: JointLimits, period: float, tick: float):
         self.limits, self.period, self.tick = limits, period, tick
-        self.outcomes: list[str] = []
+        self.outcomes: dict[int, str] = {}  # by the world's seed
         self.arrays: dict[str, list[np.ndarray]] = {
             "seam": [],  # [n] rad, largest joint
             "jump": [],  # [n, dof] rad
@@ -37,7 +37,7 @@ class Sums:
         self.limited = self.following = 0
 
     def add(self, episode, stats: dict, record: dict[str, np.ndarray]) -> None:
-        self.outcomes.append(episode.outcome)
+        self.outcomes[episode.seed] = episode.outcome
         for key in COUNTS:
             self.count[key] += stats[key]
         for rows, n in stats["delay_ticks"].items():
@@ -66,7 +66,8 @@ class Sums:
         with draft.open("wb") as f:
             np.savez_compressed(
                 f,
-                outcomes=np.array(self.outcomes),
+                seeds=np.array(list(self.outcomes), np.int64),
+                outcomes=np.array(list(self.outcomes.values())),
                 delays=self.delays,
                 counts=np.array([*self.count.values(), self.limited, self.following]),
                 **{name: np.concatenate(values) for name, values in self.arrays.items()},
@@ -76,7 +77,7 @@ class Sums:
     def load(self, path: Path) -> None:
         """Adds what another wrote."""
         with np.load(path) as part:
-            self.outcomes += part["outcomes"].tolist()
+            self.outcomes |= zip(part["seeds"].tolist(), part["outcomes"].tolist(), strict=True)
             self.delays += part["delays"]
             *counts, limited, following = part["counts"].tolist()
             for name in self.arrays:
@@ -88,7 +89,7 @@ class Sums:
 
     def result(self) -> dict:
         """Plain data: counts and quantiles."""
-        n, good = len(self.outcomes), self.outcomes.count("success")
+        n, good = len(self.outcomes), list(self.outcomes.values()).count("success")
         low, high = wilson(good, n)
         per_tick = float(self.limits.velocity.max()) * self.tick
         seam, jump, jerk, age, seconds = (np.concatenate(x) for x in self.arrays.values())
@@ -98,7 +99,7 @@ class Sums:
             "episodes": n,
             "success": good,
             "interval_95": [round(low, 4), round(high, 4)],
-            "outcomes": "".join(o[0] for o in self.outcomes),  # success, wrong, timeout or stopped, in order of seeds
+            "failed": {str(seed): o for seed, o in sorted(self.outcomes.items()) if o != "success"},
             "seconds_p50": at(seconds, 0.5),
             "seam_rad": {"p50": at(seam, 0.5), "p99": at(seam, 0.99), "max": at(seam, 1)},
             "seam_vmax_dt": {"p50": at(seam, 0.5) / per_tick, "p99": at(seam, 0.99) / per_tick},
@@ -112,10 +113,10 @@ class Sums:
         }
 
 
-def paired(cell: dict, other: dict) -> dict:
-    """Difference of two cells' success on the worlds that both have seen, in points, with its 95 % interval."""
-    n = min(cell["episodes"], other["episodes"])
-    a, b = (np.array([o == "s" for o in c["outcomes"][:n]], float) for c in (cell, other))
-    d = 100 * (a - b)
+def paired(one: dict[int, str], other: dict[int, str]) -> dict:
+    """Difference of success, in points, on the worlds that both have seen, with its 95 % interval; outcomes by seed."""
+    seeds = one.keys() & other.keys()
+    d = 100.0 * np.array([(one[s] == "success") - (other[s] == "success") for s in seeds], float)
+    n = len(d)
     half = 1.96 * float(d.std(ddof=1)) / np.sqrt(n) if n > 1 else 100.0
-    return {"points": round(float(d.mean()), 2), "half_width_95": round(float(half), 2), "episodes": n}
+    return {"points": round(float(d.mean()) if n else 0.0, 2), "half_width_95": round(float(half), 2), "episodes": n}

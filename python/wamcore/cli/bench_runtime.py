@@ -96,22 +96,22 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     for first in range(args.first_seed, args.first_seed + args.seeds, BATCH):
         seeds = range(first, min(first + BATCH, args.first_seed + args.seeds))
         for mode, delay in kinds:
-            part = folder / f"{mode}-{delay}-{first:06d}-{len(seeds)}.npz"
-            if not part.exists():
+            part = folder / f"{mode}-{delay}-{first:06d}.npz"
+            if held(part) < len(seeds):
                 sums = Sums(model.embodiment.limits, period, tick)
                 episodes(model, args, mode, delay, seeds, sums)
                 sums.save(part)
         print(f"  worlds {seeds[0]} to {seeds[-1]}", flush=True)
-    cells = []
+    cells, outcomes = [], {}
     for mode in MODES:
         for delay in sorted({int(p.stem.split("-")[1]) for p in folder.glob(f"{mode}-*.npz")}):
             sums = Sums(model.embodiment.limits, period, tick)
             for part in sorted(folder.glob(f"{mode}-{delay}-*.npz")):
                 sums.load(part)
             cells.append({"mode": mode, "delay": delay, **sums.result()})
-    ideal = next((c for c in cells if (c["mode"], c["delay"]) == ("sync", 0)), None)
-    for cell in cells if ideal else ():
-        cell["against_sync_0"] = paired(cell, ideal)
+            outcomes[mode, delay] = sums.outcomes
+    for cell in cells if ("sync", 0) in outcomes else ():
+        cell["against_sync_0"] = paired(outcomes[cell["mode"], cell["delay"]], outcomes["sync", 0])
     return {
         "schema": 2,
         "definition": DEFINITION,
@@ -127,6 +127,14 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         "toy": bench_toy.sweep(),
         "machine": machine.describe(),
     }
+
+
+def held(part: Path) -> int:
+    """Episodes that a file of an earlier run holds."""
+    if not part.exists():
+        return 0
+    with np.load(part) as f:
+        return len(f["seeds"])
 
 
 def episodes(model, args: argparse.Namespace, mode: str, delay: int, seeds: range, sums: Sums) -> None:
