@@ -124,6 +124,8 @@ void Lowering::product(const Product& p) {
     if (p.w.quantised) return emit_fp8(g, p.x, p.w);
     if (kc::gemm_possible(g)) return emit(g);
   }
+  if (p.w.quantised)
+    throw ShapeError("CudaProgram: a matrix in e4m3 wants rows in bfloat16 and no activation but GELU");
   kc::GemmPlainParams g;
   (p.x.wide ? g.x_wide = p.x.floats() : (g.x = p.x.narrow(), nullptr));
   (p.y.wide ? g.y_wide = p.y.floats() : (g.y = p.y.narrow(), nullptr));
