@@ -30,6 +30,8 @@ std::shared_ptr<float> host_floats(int64_t count) {
 
 }  // namespace
 
+std::unique_ptr<ChunkSampler> Backend::chunks(const std::vector<ChunkSpec>&) { return nullptr; }
+
 std::shared_ptr<float> Backend::allocate_keys(int64_t rows, int64_t heads, int64_t head_dim) {
   return host_floats(rows * heads * head_dim);
 }

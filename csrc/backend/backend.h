@@ -2,44 +2,21 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "backend/chunk.h"
 #include "backend/ops.h"
 #include "backend/plan.h"
+#include "backend/views.h"
 #include "backend/weights.h"
 #include "wamcore/export.h"
 #include "wamcore/operation.h"
 
 namespace wam {
-
-/// Rows [begin, begin + rows) of a K/V array.
-struct RowRange {
-  int64_t begin = 0, rows = 0;
-};
-
-/// One guidance branch's memory as a program sees it: where to read, where to write.
-struct MemoryView {
-  std::span<float* const> k, v;  // [layers], each [capacity, heads * head_dim] as Backend::allocate_keys gives them
-  int64_t capacity = 0;          // rows of each
-  RowRange read[3];              // oldest first; includes the written rows where the pass stores
-  int reads = 0;
-  RowRange write[2];
-  int writes = 0;
-};
-
-/// Cached K/V of the context groups of one guidance branch.
-struct ContextView {
-  struct Group {
-    float* k = nullptr;  // [layers, rows, heads * head_dim] as Backend::allocate_keys gives them
-    float* v = nullptr;
-    int64_t rows = 0;
-  };
-  std::span<const Group> groups;  // [experts * groups per expert], expert slowest
-  int64_t groups_per_expert = 0;
-};
 
 /// Called with each intermediate value of a run: label, data, rows, cols, row stride.
 using Tap = std::function<void(const std::string&, const float*, int64_t, int64_t, int64_t)>;
@@ -75,6 +52,8 @@ class WAMCORE_API Backend {
   virtual std::shared_ptr<const ProgramWeights> load(const WeightTable& table, const WeightSource& source,
                                                      Precision wanted) = 0;
   virtual std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) = 0;
+  /// Makes whole chunks of one session ready. nullptr: this backend runs a chunk pass by pass, as its caller asks.
+  virtual std::unique_ptr<ChunkSampler> chunks(const std::vector<ChunkSpec>& specs);
   /// What ran so far, with the kernels that were really chosen; empty where a backend does not count.
   virtual std::vector<OperationReport> operations() const { return {}; }
 
@@ -85,6 +64,13 @@ class WAMCORE_API Backend {
   /// Copies rows to or from float32 rows [range.rows, heads * head_dim].
   virtual void read_keys(const float* keys, RowRange range, int64_t heads, int64_t head_dim, float* to);
   virtual void write_keys(float* keys, RowRange range, int64_t heads, int64_t head_dim, const float* from);
+  /// Bytes that those rows take, and bytes that are free; nothing where the host's own memory serves.
+  virtual size_t key_bytes(int64_t rows, int64_t heads, int64_t head_dim) const {
+    return static_cast<size_t>(rows * heads * head_dim) * sizeof(float);
+  }
+  virtual std::optional<size_t> free_bytes() const { return {}; }
+  /// Rows of a product below which reading its weights takes longer than multiplying; 0: not known.
+  virtual int64_t weight_bound_rows() const { return 0; }
   /// Scratch memory for programs.
   virtual std::shared_ptr<float> allocate_workspace(int64_t floats);
 };

@@ -52,7 +52,8 @@ std::unique_ptr<Session> make_session(std::shared_ptr<const Model> model, std::o
                                       std::optional<bool> dynamic_skip, std::optional<bool> decoupled,
                                       std::optional<double> video_final_noise, std::optional<uint64_t> seed,
                                       int imagine, double stop_sigma, std::optional<std::vector<int>> frame_offsets,
-                                      bool fixed_noise, std::optional<double> prefix_strength) {
+                                      bool fixed_noise, std::optional<double> prefix_strength, bool actions_only,
+                                      std::optional<bool> fuse_observation) {
   const SampleOptions options{.steps = steps,
                               .guidance = guidance,
                               .shift = shift,
@@ -63,6 +64,8 @@ std::unique_ptr<Session> make_session(std::shared_ptr<const Model> model, std::o
                               .video_final_noise = video_final_noise,
                               .seed = seed,
                               .imagine = {imagine, stop_sigma},
+                              .actions_only = actions_only,
+                              .fuse_observation = fuse_observation,
                               .fixed_noise = fixed_noise,
                               .prefix_strength = prefix_strength,
                               .frame_offsets = frame_offsets};
@@ -146,7 +149,8 @@ Raises:
            py::arg("step_mask") = py::none(), py::arg("dynamic_skip") = py::none(), py::arg("decoupled") = py::none(),
            py::arg("video_final_noise") = py::none(), py::arg("seed") = py::none(), py::arg("imagine") = -1,
            py::arg("stop_sigma") = 0.0, py::arg("frame_offsets") = py::none(), py::arg("fixed_noise") = false,
-           py::arg("prefix_strength") = py::none(),
+           py::arg("prefix_strength") = py::none(), py::arg("actions_only") = false,
+           py::arg("fuse_observation") = py::none(),
            R"(Args (None: as the checkpoint says):
     steps: flow steps, 1 to 1000.
     guidance: of the video; 1 runs no unconditional branch.
@@ -160,6 +164,8 @@ Raises:
     stop_sigma: noise level at which the video stops.
     fixed_noise: the same noise for every chunk, as DreamZero's release has it.
     prefix_strength: the most that extend()'s pull weighs; None: 5, or 10 from 10 flow steps on.
+    actions_only: nobody asks for the imagined frames: what only they need is not computed; the actions are the same.
+    fuse_observation: the observed frames and the first noisy block in one pass; None: where that is likely faster.
     frame_offsets: control ticks of an observation's frames, for another stride of replanning.
 Raises:
     ConfigError: an option is out of range.)")

@@ -5,23 +5,21 @@
 
 namespace wam {
 
-Solver::Solver(SolverKind kind, const std::vector<double>& sigma, int64_t size)
-    : kind_(kind), size_(size), sigma_(sigma) {
-  if (kind_ == SolverKind::euler) return;
-  prepare(sigma);
-  last_ = Tensor({size});
-  for (Tensor& m : data_) m = Tensor({size});
-}
-
-void Solver::prepare(const std::vector<double>& s) {
+std::vector<SolverStep> solver_steps(SolverKind kind, const std::vector<double>& s) {
   const int steps = static_cast<int>(s.size()) - 1;
   const auto alpha = [&](int i) { return 1.0 - s[static_cast<size_t>(i)]; };
   const auto sigma = [&](int i) { return s[static_cast<size_t>(i)]; };
   const auto lambda = [&](int i) { return std::log(alpha(i) / sigma(i)); };
+  std::vector<SolverStep> table;
   int order_before = 0;
   for (int i = 0; i < steps; ++i) {
-    Coefficients c{.data_x = 1.0, .data_v = -sigma(i)};
+    if (kind == SolverKind::euler) {
+      table.push_back({.data_x = 0.0, .data_v = 1.0, .next_m0 = sigma(i + 1) - sigma(i)});
+      continue;
+    }
+    SolverStep c{.data_x = 1.0, .data_v = -sigma(i), .next_x = 0.0};
     if (i > 0) {  // corrector
+      c.fix_x = 0.0;
       const double h = lambda(i) - lambda(i - 1), b = std::expm1(-h), scale = -alpha(i) * b;
       c.fix_last = sigma(i) / sigma(i - 1);
       if (order_before == 1) {
@@ -50,16 +48,22 @@ void Solver::prepare(const std::vector<double>& s) {
       }
     }
     order_before = order;
-    table_.push_back(c);
+    table.push_back(c);
   }
+  return table;
+}
+
+Solver::Solver(SolverKind kind, const std::vector<double>& sigma, int64_t size)
+    : kind_(kind), size_(size), table_(solver_steps(kind, sigma)) {
+  if (kind_ == SolverKind::euler) return;
+  last_ = Tensor({size});
+  for (Tensor& m : data_) m = Tensor({size});
 }
 
 void Solver::step(int i, float* x, const float* velocity, Ops& ops) {
-  const size_t at = static_cast<size_t>(i);
+  const SolverStep& c = table_[static_cast<size_t>(i)];
   if (kind_ == SolverKind::euler)
-    return ops.combine(
-        {.out = x, .n = size_, .count = 2, .term = {x, velocity}, .coefficient = {1.0, sigma_[at + 1] - sigma_[at]}});
-  const Coefficients& c = table_[at];
+    return ops.combine({.out = x, .n = size_, .count = 2, .term = {x, velocity}, .coefficient = {1.0, c.next_m0}});
   std::swap(data_[2], data_[1]);
   std::swap(data_[1], data_[0]);
   float *m0 = data_[0].data<float>(), *m1 = data_[1].data<float>(), *m2 = data_[2].data<float>();

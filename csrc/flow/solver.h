@@ -3,12 +3,16 @@
 #include <cstdint>
 #include <vector>
 
+#include "backend/chunk.h"
 #include "backend/ops.h"
 #include "wamcore/tensor.h"
 
 namespace wam {
 
 enum class SolverKind : uint8_t { unipc, euler };
+
+/// The steps between neighbours of `sigma` as the numbers they multiply with: they depend on the schedule alone.
+std::vector<SolverStep> solver_steps(SolverKind kind, const std::vector<double>& sigma);
 
 /// Integrates one modality's flow. UniPC: order 2, bh2, predicting the data, lower order at the end (Zhao et al. 2023).
 /// Every coefficient depends on the schedule alone and is computed once.
@@ -20,17 +24,9 @@ class Solver {
   void step(int i, float* x, const float* velocity, Ops& ops);
 
  private:
-  struct Coefficients {
-    double data_x = 0, data_v = 0;                            // m_i = data_x x + data_v v
-    double fix_last = 0, fix_m0 = 0, fix_m1 = 0, fix_m2 = 0;  // corrected x from last, m_i, m_{i-1}, m_{i-2}
-    double next_x = 0, next_m0 = 0, next_m1 = 0;              // x_{i+1} from corrected x, m_i, m_{i-1}
-  };
-  void prepare(const std::vector<double>& sigma);
-
   SolverKind kind_;
   int64_t size_;
-  std::vector<double> sigma_;
-  std::vector<Coefficients> table_;
+  std::vector<SolverStep> table_;
   Tensor last_, data_[3];  // corrected sample of the step before; m of this step and the two before
 };
 

@@ -18,10 +18,9 @@ void slice_frames(const float* src, int64_t channels, int64_t frames, int64_t ar
 
 }  // namespace
 
-Context::Context(std::shared_ptr<const DreamZeroModel> model, Denoiser& denoiser, int branches)
+Context::Context(std::shared_ptr<const DreamZeroModel> model, Denoiser& denoiser)
     : model_(std::move(model)),
       denoiser_(denoiser),
-      branches_(branches),
       block_(static_cast<int>(model_->config.dit.num_frame_per_block)),
       window_(static_cast<int>(model_->config.dit.local_attn_size)),
       stream_(*model_->vae) {
@@ -35,6 +34,7 @@ Context::Context(std::shared_ptr<const DreamZeroModel> model, Denoiser& denoiser
   if (c.cond_channels()) {
     conditions_ = Tensor({c.cond_channels(), condition_frames_, h, w});
     condition_slice_ = Tensor({c.cond_channels(), block_, h, w});
+    observed_slice_ = Tensor({c.cond_channels(), block_, h, w});
   }
   if (c.has_clip()) image_tokens_ = Tensor({c.clip_tokens, c.clip_dim});
   // No observation is stretched to more than twice the block's frames: see stretched().
@@ -70,19 +70,17 @@ const float* Context::encode(const float* video, int frames, int last, Tensor& o
   return out.data<float>();
 }
 
-const float* Context::condition(int start, int frames) {
+const float* Context::condition(int start, int frames, Tensor& slice) {
   if (!conditions_) return nullptr;
   // Past the window of conditions its last frames serve.
   const int from = start + frames <= condition_frames_ ? start : condition_frames_ - frames;
   slice_frames(conditions_.data<float>(), conditions_.dim(0), condition_frames_, latent_area_, from, frames,
-               condition_slice_.data<float>());
-  return condition_slice_.data<float>();
+               slice.data<float>());
+  return slice.data<float>();
 }
 
-void Context::prefill(int frames, int start, const float* latents, Tracer& trace) {
-  const ScopedStage stage(&trace, Stage::memory);
-  for (int branch = 0; branch < branches_; ++branch)
-    denoiser_.prefill(branch, frames, start, latents, condition(start, frames));
+void Context::remember(int frames, int start, const float* latents) {
+  observed_ = {.frames = frames, .start = start, .x = latents, .y = condition(start, frames, observed_slice_)};
 }
 
 void Context::restart(const float* video, int frames, Tracer& trace) {
@@ -116,7 +114,7 @@ void Context::restart(const float* video, int frames, Tracer& trace) {
     encode(picture, 1, 1, first_, trace);
   }
   denoiser_.clear_memory();
-  prefill(1, 0, first_.data<float>(), trace);
+  remember(1, 0, first_.data<float>());
   start_ = 1;
   fresh_ = false;
 }
@@ -134,7 +132,7 @@ void Context::observe(const float* video, int frames, const float* latents, Trac
     }
     latents = encode(video, wanted, block_, block_latents_, trace);
   }
-  prefill(block_, start_ - block_, latents, trace);
+  remember(block_, start_ - block_, latents);
 }
 
 }  // namespace wam

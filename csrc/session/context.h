@@ -13,7 +13,7 @@ namespace wam {
 /// is ever remembered. When the window is full, the newest frame starts the next context.
 class Context {
  public:
-  Context(std::shared_ptr<const DreamZeroModel> model, Denoiser& denoiser, int branches);
+  Context(std::shared_ptr<const DreamZeroModel> model, Denoiser& denoiser);
 
   /// Pixel frames that a later observation of `frames` frames is stretched to. Throws InputError when it cannot be.
   int stretched(int frames) const;
@@ -22,9 +22,10 @@ class Context {
   /// True when an observation of that many frames starts a new context.
   bool restarts(int frames) const { return fresh_ || frames == 1 || start_ >= window_; }
 
+  // Both of these leave what is to be remembered in observed(); the sampler puts it into memory.
   /// A new context from one of the observed frames: video [frames, height, width, 3] in [-1, 1].
   void restart(const float* video, int frames, Tracer& trace);
-  /// The observed block into memory. `latents` [channels, block frames, h, w] replace the codec's when not nullptr.
+  /// The observed block. `latents` [channels, block frames, h, w] replace the codec's when not nullptr.
   void observe(const float* video, int frames, const float* latents, Tracer& trace);
   /// The predicted block is done: the next one starts after it.
   void advance() { start_ += block_; }
@@ -32,24 +33,26 @@ class Context {
 
   int start() const { return start_; }
   /// Conditioning latents of the block at start(), or nullptr.
-  const float* condition() { return condition(start_, block_); }
+  const float* condition() { return condition(start_, block_, condition_slice_); }
+  const ObservedFrames& observed() const { return observed_; }
   /// Latents of the frame that started the context: [channels, 1, h, w].
   const Tensor& first_latent() const { return first_; }
 
  private:
-  const float* condition(int start, int frames);
+  const float* condition(int start, int frames, Tensor& slice);
   const float* encode(const float* video, int frames, int last, Tensor& out, Tracer& trace);
-  void prefill(int frames, int start, const float* latents, Tracer& trace);
+  void remember(int frames, int start, const float* latents);
 
   std::shared_ptr<const DreamZeroModel> model_;
   Denoiser& denoiser_;
-  int branches_, block_, window_, condition_frames_;
+  int block_, window_, condition_frames_;
   int64_t frame_pixels_, latent_area_;
   int start_ = 0;
   bool fresh_ = true;
   VaeStream stream_;
   std::vector<float> pixels_, encoded_;
-  Tensor first_, block_latents_, conditions_, condition_slice_, image_tokens_;
+  Tensor first_, block_latents_, conditions_, condition_slice_, observed_slice_, image_tokens_;
+  ObservedFrames observed_;
 };
 
 }  // namespace wam

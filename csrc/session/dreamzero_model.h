@@ -14,8 +14,10 @@ namespace wam {
 
 /// A DreamZero checkpoint, loaded.
 struct DreamZeroModel final : public Model {
-  /// Of a folder with configuration and weights; with `synthetic` of the configuration alone.
-  DreamZeroModel(const std::string& dir, const LoadOptions& options, const SyntheticWeights* synthetic = nullptr);
+  /// Of a folder with configuration and weights; with `synthetic` of the configuration alone. On `backend`, or on the
+  /// one that `options` name: sessions on a device of one's own come from here.
+  DreamZeroModel(const std::string& dir, const LoadOptions& options, const SyntheticWeights* synthetic = nullptr,
+                 std::shared_ptr<Backend> backend = nullptr);
 
   const Embodiment& embodiment() const override { return embodiment_; }
   std::string family() const override { return "dreamzero"; }

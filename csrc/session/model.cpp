@@ -52,7 +52,8 @@ void check(const DreamZeroConfig& c, const Embodiment& e) {
 
 Model::~Model() = default;
 
-DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& options, const SyntheticWeights* synthetic)
+DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& options, const SyntheticWeights* synthetic,
+                               std::shared_ptr<Backend> given)
     : config(DreamZeroConfig::read(dir + "/config.json")), embodiment_(Embodiment::read(dir + "/embodiment.json")) {
   check(config, embodiment_);
   const Precision wanted = precision_of(options.dtype);
@@ -64,7 +65,7 @@ DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& option
     throw ConfigError("embodiment.json: the picture is " + std::to_string(height) + " x " + std::to_string(width) +
                       " pixels, wanted multiples of " + std::to_string(stride));
   dit = std::make_shared<DreamZero>(config.dit, DreamZero::Grid2{height / stride, width / stride}, kDitPrefix);
-  backend = make_backend(options.device, options.threads);
+  backend = given ? std::move(given) : make_backend(options.device, options.threads);
   if (synthetic)
     make_weights(wanted, *synthetic);
   else

@@ -1,38 +1,11 @@
 #include "session/sampler.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "wamcore/error.h"
 
 namespace wam {
 namespace {
-
-SolverKind kind(const SampleConfig& c) { return c.solver == "euler" ? SolverKind::euler : SolverKind::unipc; }
-
-FlowSchedule schedule(const SampleConfig& c) {
-  return flow_schedule(c.steps, c.shift, kind(c) == SolverKind::euler ? kFirstEuler : kFirstUnipc);
-}
-
-// The video's noise levels: decoupled on request, never below stop_sigma.
-FlowSchedule video_schedule(const SampleConfig& c, const Imagine& imagine) {
-  FlowSchedule s = schedule(c);
-  if (c.decoupled) s = decoupled_schedule(s, c.video_final_noise);
-  for (double& sigma : s.sigma) sigma = std::max(sigma, imagine.stop_sigma);
-  for (size_t i = 0; i < s.timestep.size(); ++i) s.timestep[i] = static_cast<int>(1000.0 * s.sigma[i] + 1e-9);
-  return s;
-}
-
-// Steps until the video reaches its last noise level.
-int moving_steps(const FlowSchedule& s) {
-  int steps = 0;
-  while (steps < s.steps() && s.sigma[static_cast<size_t>(steps) + 1] < s.sigma[static_cast<size_t>(steps)]) ++steps;
-  return steps;
-}
-
-std::vector<double> first(const std::vector<double>& sigma, int steps) {
-  return {sigma.begin(), sigma.begin() + steps + 1};
-}
 
 Shape latents(const DreamZero& m) {
   return {m.config().out_dim, m.config().num_frame_per_block, m.grid().height, m.grid().width};
@@ -41,47 +14,13 @@ Shape actions(const DreamZero& m) { return {m.config().num_action_per_block, m.c
 
 }  // namespace
 
-SampleConfig resolve(const SampleConfig& config, const SampleOptions& o) {
-  SampleConfig c = config;
-  c.steps = o.steps.value_or(c.steps);
-  c.guidance = o.guidance.value_or(c.guidance);
-  c.shift = o.shift.value_or(c.shift);
-  c.solver = o.solver.value_or(c.solver);
-  c.step_mask = o.step_mask.value_or(c.step_mask);
-  c.dynamic_skip = o.dynamic_skip.value_or(c.dynamic_skip);
-  c.decoupled = o.decoupled.value_or(c.decoupled);
-  c.video_final_noise = o.video_final_noise.value_or(c.video_final_noise);
-  c.seed = o.seed.value_or(c.seed);
-  schedule(c);  // throws on bad steps or shift
-  if (c.solver != "unipc" && c.solver != "euler")
-    throw ConfigError("SampleOptions: solver must be unipc or euler, got '" + c.solver + "'");
-  if (!std::isfinite(c.guidance)) throw ConfigError("SampleOptions: guidance must be finite");
-  if (!(o.imagine.stop_sigma >= 0.0 && o.imagine.stop_sigma < 1.0))
-    throw ConfigError("SampleOptions: imagine.stop_sigma must lie in [0, 1), got " +
-                      std::to_string(o.imagine.stop_sigma));
-  if (o.imagine.frames < -1)
-    throw ConfigError("SampleOptions: imagine.frames must be -1 or more, got " + std::to_string(o.imagine.frames));
-  if (!c.step_mask.empty() && !c.dynamic_skip) {
-    if (static_cast<int>(c.step_mask.size()) < c.steps)
-      throw ConfigError("SampleOptions: step_mask has " + std::to_string(c.step_mask.size()) + " entries for " +
-                        std::to_string(c.steps) + " steps");
-    if (!c.step_mask[0]) throw ConfigError("SampleOptions: step_mask must run the first step");
-  }
-  return c;
-}
-
-Sampler::Sampler(const SampleConfig& c, const Imagine& imagine, Denoiser& denoiser)
+Sampler::Sampler(SampleSchedule schedule, Denoiser& denoiser)
     : denoiser_(denoiser),
-      guidance_(c.guidance),
-      frames_(static_cast<int>(denoiser.model().config().num_frame_per_block)),
-      imagined_(imagine.frames < 0 ? frames_ : std::min(imagine.frames, frames_)),
-      video_schedule_(video_schedule(c, imagine)),
-      action_schedule_(schedule(c)),
-      video_steps_(imagined_ > 0 ? moving_steps(video_schedule_) : 0),
-      multistep_(kind(c) == SolverKind::unipc),
-      video_solver_(kind(c), first(video_schedule_.sigma, std::max(video_steps_, 1)), numel(latents(denoiser.model()))),
-      action_solver_(kind(c), action_schedule_.sigma, numel(actions(denoiser.model()))),
-      skipper_({c.step_mask, c.dynamic_skip}, numel(latents(denoiser.model()))),
+      schedule_(std::move(schedule)),
+      multistep_(schedule_.solver == SolverKind::unipc),
+      video_solver_(schedule_.solver, schedule_.video_sigma(), numel(latents(denoiser.model()))),
+      action_solver_(schedule_.solver, schedule_.action.sigma, numel(actions(denoiser.model()))),
+      skipper_({schedule_.mask, schedule_.dynamic}, numel(latents(denoiser.model()))),
       video_(latents(denoiser.model())),
       action_(actions(denoiser.model())),
       velocity_(latents(denoiser.model())),
@@ -89,45 +28,127 @@ Sampler::Sampler(const SampleConfig& c, const Imagine& imagine, Denoiser& denois
       action_velocity_(actions(denoiser.model())),
       unused_action_(actions(denoiser.model())),
       guided_action_(actions(denoiser.model())),
-      timesteps_({frames_ + (denoiser.model().config().trained_prefix > 0 ? action_.dim(0) : 1)}) {
-  steps_run_.reserve(static_cast<size_t>(c.steps));
+      pulls_(schedule_.steps.size()) {
+  steps_run_.reserve(schedule_.steps.size());
+  const DitConfig& c = denoiser.model().config();
+  const int64_t rows = denoiser.branches() * (schedule_.frames * c.frame_seqlen + c.num_action_per_block);
+  fuse_ = schedule_.fuse_observation.value_or(rows < denoiser.model().backend().weight_bound_rows());
+  if (c.trained_prefix > 0) action_times_ = static_cast<size_t>(c.num_action_per_block);
+  timesteps_.reserve(static_cast<size_t>(1 + schedule_.frames) + action_times_);
+}
+
+bool Sampler::fuses(const ObservedFrames& observed, int start) const {
+  return fuse_ && denoiser_.fits_one_pass(observed, schedule_.frames, start);
+}
+
+// The first chunk of a context follows one frame, the others a block each, until the window is full.
+std::vector<Sampler::Kind> Sampler::kinds() const {
+  const int block = schedule_.frames, window = static_cast<int>(denoiser_.model().config().local_attn_size);
+  std::vector<Kind> out = {{1, 1}};
+  for (int start = 1 + block; start < window; start += block) out.push_back({block, start});
+  return out;
+}
+
+void Sampler::prepare() {
+  // Dynamic skipping looks at velocities between the steps, and rows that are given clean change the timesteps from
+  // chunk to chunk: these stay with the host, pass by pass.
+  if (!schedule_.dynamic && denoiser_.model().config().trained_prefix == 0) {
+    std::vector<ChunkSpec> specs;
+    for (const Kind& kind : kinds()) specs.push_back(describe(kind));
+    chunks_ = denoiser_.model().backend().chunks(specs);
+  }
+  if (chunks_) return;
+  for (const Kind& kind : kinds()) {
+    const ObservedFrames observed{.frames = kind.observed, .start = kind.start - kind.observed};
+    if (fuses(observed, kind.start))
+      denoiser_.prepare(DreamZero::Pass::observe_denoise, schedule_.frames, kind.start);
+    else
+      denoiser_.prepare(DreamZero::Pass::prefill, kind.observed, kind.start - kind.observed);
+    denoiser_.prepare(DreamZero::Pass::denoise, schedule_.frames, kind.start);
+  }
+}
+
+ChunkSpec Sampler::describe(const Kind& kind) const {
+  const bool fused = fuses({.frames = kind.observed, .start = kind.start - kind.observed}, kind.start);
+  ChunkSpec spec{.guidance = schedule_.guidance};
+  if (!fused) spec.update = denoiser_.pass(DreamZero::Pass::prefill, kind.observed, kind.start - kind.observed);
+  for (int branch = 0; branch < denoiser_.branches(); ++branch) {
+    spec.memory.push_back(denoiser_.memory(branch).read(0));
+    spec.memory.back().read[spec.memory.back().reads++] = {0, kind.start * denoiser_.model().config().frame_seqlen};
+    spec.context.push_back(denoiser_.context(branch));
+  }
+  const ChunkPass pass = denoiser_.pass(DreamZero::Pass::denoise, schedule_.frames, kind.start);
+  for (const SampleSchedule::Step& step : schedule_.steps)
+    spec.steps.push_back({.run = step.run, .guided = step.guided, .pass = pass, .timesteps = step.timesteps});
+  if (fused) {
+    spec.steps[0].pass = denoiser_.pass(DreamZero::Pass::observe_denoise, schedule_.frames, kind.start);
+    spec.steps[0].timesteps.insert(spec.steps[0].timesteps.begin(), 0.0f);
+  }
+  const auto levels = [](const FlowSchedule& s) { return std::vector<double>(s.sigma.begin(), s.sigma.end() - 1); };
+  spec.video = {.steps = solver_steps(schedule_.solver, schedule_.video_sigma()),
+                .sigma = levels(schedule_.video),
+                .count = video_.numel(),
+                .area = video_.dim(2) * video_.dim(3),
+                .frames = schedule_.frames,
+                .held = schedule_.imagined};
+  spec.video.steps.resize(static_cast<size_t>(schedule_.video_steps));
+  spec.action = {.steps = solver_steps(schedule_.solver, schedule_.action.sigma),
+                 .sigma = levels(schedule_.action),
+                 .count = action_.numel()};
+  return spec;
+}
+
+void Sampler::remember(const ObservedFrames& observed, Tracer& trace) {
+  if (observed.frames == 0) return;
+  const ScopedStage stage(&trace, Stage::memory);
+  for (int branch = 0; branch < denoiser_.branches(); ++branch)
+    denoiser_.prefill(branch, observed.frames, observed.start, observed.x, observed.y);
 }
 
 // One executed step: both guidance branches on the same noisy input, each with its own prompt and memory.
-void Sampler::velocities(int step, int start, const float* y, const float* state) {
-  const size_t at = static_cast<size_t>(step);
-  float* t = timesteps_.data<float>();
-  for (int f = 0; f < frames_; ++f)
-    t[f] = static_cast<float>(f < imagined_ ? video_schedule_.timestep[at] : video_schedule_.timestep[0]);
-  for (int64_t i = 0; frames_ + i < timesteps_.numel(); ++i)
-    t[frames_ + i] = i < clean_rows_ ? 0.0f : static_cast<float>(action_schedule_.timestep[at]);
+void Sampler::velocities(int step, const Inputs& in) {
+  const SampleSchedule::Step& now = schedule_.steps[static_cast<size_t>(step)];
+  const bool fused = step == 0 && fuses(in.observed, in.start);
+  timesteps_.assign(fused ? 1 : 0, 0.0f);
+  timesteps_.insert(timesteps_.end(), now.timesteps.begin(), now.timesteps.end() - 1);
+  for (size_t i = 0; i < action_times_; ++i)
+    timesteps_.push_back(static_cast<int64_t>(i) < clean_rows_ ? 0.0f : now.timesteps.back());
   Denoiser::Arrays arrays{.x = video(),
-                          .y = y,
-                          .timesteps = t,
+                          .y = in.y,
+                          .timesteps = timesteps_.data(),
                           .action = action(),
-                          .state = state,
+                          .state = in.state,
                           .velocity = velocity_.data<float>(),
                           .action_velocity = action_velocity_.data<float>()};
-  denoiser_.denoise(Denoiser::kConditional, frames_, start, arrays);
-  if (guidance_ == 1.0) return;
+  const auto pass = [&](int branch) {
+    if (fused)
+      denoiser_.observe_denoise(branch, in.observed, schedule_.frames, in.start, arrays);
+    else
+      denoiser_.denoise(branch, schedule_.frames, in.start, arrays);
+  };
+  pass(Denoiser::kConditional);
+  if (!now.guided) return;
   arrays.velocity = unconditional_.data<float>();
   arrays.action_velocity = unused_action_.data<float>();
-  denoiser_.denoise(Denoiser::kUnconditional, frames_, start, arrays);
+  pass(Denoiser::kUnconditional);
+  const double guidance = schedule_.guidance;
   denoiser_.model().backend().ops().combine({.out = velocity_.data<float>(),
                                              .n = velocity_.numel(),
                                              .count = 2,
                                              .term = {unconditional_.data<float>(), velocity_.data<float>()},
-                                             .coefficient = {1.0 - guidance_, guidance_}});
+                                             .coefficient = {1.0 - guidance, guidance}});
+}
+
+double Sampler::pull(int step, const PrefixGuidance& guidance) const {
+  const double* sigma = schedule_.action.sigma.data() + step;
+  return prefix_pull(sigma[0], sigma[1], guidance.strength, multistep_);
 }
 
 // The actions' velocity of a step. The model's own stays as it is: a skipped step uses it again, from another point.
 const float* Sampler::action_velocity(int step, const PrefixGuidance* guidance) {
   if (!guidance || guidance->clean_rows > 0) return action_velocity_.data<float>();
-  const double sigma = action_schedule_.sigma[static_cast<size_t>(step)];
-  const double pull =
-      prefix_pull(sigma, action_schedule_.sigma[static_cast<size_t>(step) + 1], guidance->strength, multistep_);
-  guide_velocity(*guidance, sigma, pull, action(), action_velocity_.data<float>(), guided_action_.data<float>(),
-                 guided_action_.numel());
+  guide_velocity(*guidance, schedule_.action.sigma[static_cast<size_t>(step)], pull(step, *guidance), action(),
+                 action_velocity_.data<float>(), guided_action_.data<float>(), guided_action_.numel());
   return guided_action_.data<float>();
 }
 
@@ -140,35 +161,67 @@ void Sampler::put_clean_rows(const PrefixGuidance* guidance) {
 void Sampler::hold_unimagined(const float* noise) {
   const int64_t channels = video_.dim(0), frame = video_.dim(2) * video_.dim(3);
   for (int64_t c = 0; c < channels; ++c)
-    for (int64_t f = imagined_; f < frames_; ++f)
-      std::copy_n(noise + (c * frames_ + f) * frame, frame, video() + (c * frames_ + f) * frame);
+    for (int64_t f = schedule_.imagined; f < schedule_.frames; ++f)
+      std::copy_n(noise + (c * schedule_.frames + f) * frame, frame, video() + (c * schedule_.frames + f) * frame);
 }
 
-void Sampler::run(int start, const float* y, const float* state, const float* video_noise, const float* action_noise,
-                  Tracer& trace, const PrefixGuidance* guidance) {
-  Ops& ops = denoiser_.model().backend().ops();
-  std::copy_n(video_noise, video_.numel(), video());
-  std::copy_n(action_noise, action_.numel(), action());
-  clean_rows_ = guidance ? guidance->clean_rows : 0;
-  put_clean_rows(guidance);
+void Sampler::run(const Inputs& in, Tracer& trace) {
   steps_run_.clear();
+  if (chunks_) return run_whole(in, trace);
+  if (!fuses(in.observed, in.start)) remember(in.observed, trace);
+  Ops& ops = denoiser_.model().backend().ops();
+  std::copy_n(in.video_noise, video_.numel(), video());
+  std::copy_n(in.action_noise, action_.numel(), action());
+  clean_rows_ = in.guidance ? in.guidance->clean_rows : 0;
+  put_clean_rows(in.guidance);
   skipper_.begin();
-  for (int i = 0; i < action_schedule_.steps(); ++i) {
+  for (int i = 0; i < schedule_.action.steps(); ++i) {
     if (skipper_.run(i)) {
-      velocities(i, start, y, state);
+      velocities(i, in);
       skipper_.executed(velocity_.data<float>());
       steps_run_.push_back(i);
       trace.add(Counter::steps_run);
     } else {
       trace.add(Counter::steps_skipped);
     }
-    if (i < video_steps_) {
+    if (i < schedule_.video_steps) {
       video_solver_.step(i, video(), velocity_.data<float>(), ops);
-      if (imagined_ < frames_) hold_unimagined(video_noise);
+      if (schedule_.imagined < schedule_.frames) hold_unimagined(in.video_noise);
     }
-    action_solver_.step(i, action(), action_velocity(i, guidance), ops);
-    put_clean_rows(guidance);
+    action_solver_.step(i, action(), action_velocity(i, in.guidance), ops);
+    put_clean_rows(in.guidance);
   }
+}
+
+void Sampler::run_whole(const Inputs& in, Tracer& trace) {
+  // Of the kinds, in their order, the one that starts there.
+  const size_t kind = static_cast<size_t>((in.start - 1) / schedule_.frames);
+  if (in.observed.frames != (kind == 0 ? 1 : schedule_.frames) || in.observed.start + in.observed.frames != in.start)
+    throw Error("Sampler: a chunk from frame " + std::to_string(in.start) + " after " +
+                std::to_string(in.observed.frames) + " observed frames has not been prepared");
+  const bool fused = fuses(in.observed, in.start);
+  const MemoryView stored = denoiser_.store(in.observed), read = denoiser_.read(schedule_.frames);
+  ChunkInputs inputs{.clean = in.observed.x,
+                     .clean_condition = in.observed.y,
+                     .condition = in.y,
+                     .state = in.state,
+                     .video_noise = in.video_noise,
+                     .action_noise = in.action_noise,
+                     .stored = &stored,
+                     .read = &read};
+  if (in.guidance) {
+    for (size_t i = 0; i < pulls_.size(); ++i) pulls_[i] = static_cast<float>(pull(static_cast<int>(i), *in.guidance));
+    inputs.pull = pulls_, inputs.target = in.guidance->target, inputs.weight = in.guidance->weight;
+  }
+  chunks_->run(kind, inputs, video(), action());
+  int passes = fused ? 0 : denoiser_.branches();
+  for (size_t i = 0; i < schedule_.steps.size(); ++i) {
+    const SampleSchedule::Step& step = schedule_.steps[i];
+    trace.add(step.run ? Counter::steps_run : Counter::steps_skipped);
+    if (step.run) steps_run_.push_back(static_cast<int>(i));
+    passes += (step.run ? 1 : 0) + (step.guided ? 1 : 0);
+  }
+  denoiser_.count_forwards(passes);
 }
 
 }  // namespace wam

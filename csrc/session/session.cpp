@@ -29,17 +29,19 @@ class Session::State {
   State(std::shared_ptr<const Model> any, const SampleOptions& options)
       : model(as_dreamzero(any)),
         sample(resolve(model->config.sample, options)),
-        branches(sample.guidance == 1.0 ? 1 : 2),
+        schedule(sample, options, static_cast<int>(model->config.dit.num_frame_per_block)),
+        branches(schedule.branches()),
         denoiser(model->dit, branches),
-        context(model, denoiser, branches),
-        sampler(sample, options.imagine, denoiser),
+        context(model, denoiser),
+        sampler(schedule, denoiser),
         pipeline(model->embodiment(), static_cast<int>(model->config.target_height),
                  static_cast<int>(model->config.target_width)),
         states(model->embodiment().state),
         actions(model->embodiment().action) {
     frame_offsets = options.frame_offsets.value_or(model->embodiment().frame_offsets);
     check_offsets();
-    prepare();
+    sampler.prepare();
+    actions_only = options.actions_only;
     const DitConfig& c = model->config.dit;
     text = Tensor({c.text_len, c.text_dim});
     state = Tensor({c.num_state_per_block, c.max_state_dim});
@@ -62,9 +64,12 @@ class Session::State {
   void infer(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out,
              const Continuation* plan = nullptr);
   Tensor decode();
+  void check_imagined(const std::string& who) const;
+  void check_open(const std::string& who) const;
 
   std::shared_ptr<const DreamZeroModel> model;
   SampleConfig sample;
+  SampleSchedule schedule;
   int branches;
   Denoiser denoiser;
   Context context;
@@ -73,7 +78,7 @@ class Session::State {
   Normalizer states, actions;
   Tracer tracer;
   std::vector<int> frame_offsets;
-  bool fixed_noise = false;
+  bool fixed_noise = false, actions_only = false;
   uint64_t drawn = 0;           // chunks since the session was made or reset
   std::vector<int64_t> prompt;  // empty: none yet
   Tensor text, state, noise_video, noise_action, predicted, predicted_with_first;
@@ -90,19 +95,10 @@ class Session::State {
   std::atomic<uint32_t> epoch{0};  // reset() comes from any thread; infer() acts on it
   uint32_t context_epoch = 0;
   std::unique_ptr<VaeStream> decode_stream;
-  std::mutex busy;  // a new prompt may come from another thread while a chunk is inferred
+  std::string closed;  // what failed in the middle of a chunk or a prompt; empty: nothing
+  std::mutex busy;     // a new prompt may come from another thread while a chunk is inferred
 
  private:
-  // Every program of a whole context now, so that no inference compiles or allocates one.
-  void prepare() {
-    const int block = static_cast<int>(model->config.dit.num_frame_per_block);
-    const int window = static_cast<int>(model->config.dit.local_attn_size);
-    denoiser.prepare(DreamZero::Pass::prefill, 1, 0);
-    for (int start = 1; start < window; start += block) {
-      denoiser.prepare(DreamZero::Pass::denoise, block, start);
-      denoiser.prepare(DreamZero::Pass::prefill, block, start);
-    }
-  }
   // What inference fills grows here and not in the loop.
   void reserve() {
     const size_t horizon = static_cast<size_t>(noise_action.dim(0));
@@ -116,6 +112,10 @@ class Session::State {
   }
   void check_offsets() const;
   void check(const Observation& obs, const Noise* noise) const;
+  template <class Body>
+  void or_close(Body&& body);
+  void sample_chunk(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out,
+                    const PrefixGuidance* guidance, int frames);
   void encode_text(int branch, const std::vector<int64_t>& ids);
   void draw_noise();
   PrefixGuidance guide_to(const Continuation& plan, const Observation& obs);
@@ -151,9 +151,12 @@ void Session::State::set_tokens(const std::vector<int64_t>& ids, const std::vect
   if (branches > 1 && negative.empty())
     throw InputError("Session::set_prompt: guidance " + std::to_string(sample.guidance) + " needs negative tokens");
   const std::scoped_lock lock(busy);
+  check_open("Session::set_prompt");
   const ScopedStage stage(&tracer, Stage::text);
-  encode_text(Denoiser::kConditional, ids);
-  if (branches > 1) encode_text(Denoiser::kUnconditional, negative);
+  or_close([&] {
+    encode_text(Denoiser::kConditional, ids);
+    if (branches > 1) encode_text(Denoiser::kUnconditional, negative);
+  });
   if (ids != prompt) context.forget();
   prompt = ids;
 }
@@ -176,6 +179,7 @@ void Session::State::check(const Observation& obs, const Noise* noise) const {
 void Session::State::infer(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out,
                            const Continuation* plan) {
   const std::scoped_lock lock(busy);
+  check_open("Session::infer");
   check(obs, noise);
   PrefixGuidance guidance;
   if (plan) guidance = guide_to(*plan, obs);
@@ -189,6 +193,27 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
   }
   const bool restart = context.restarts(frames);
   if (!restart && !latents) context.stretched(frames);
+  or_close([&] { sample_chunk(obs, noise, latents, out, continues ? &guidance : nullptr, frames); });
+}
+
+// After a failure in the middle nobody knows what memory holds: the session is closed, never half-updated.
+template <class Body>
+void Session::State::or_close(Body&& body) {
+  try {
+    body();
+  } catch (const std::exception& e) {
+    closed = e.what();
+    throw;
+  }
+}
+
+void Session::State::check_open(const std::string& who) const {
+  if (!closed.empty()) throw DeviceError(who + ": the session was closed by an earlier failure: " + closed);
+}
+
+void Session::State::sample_chunk(const Observation& obs, const Noise* noise, const float* latents, ActionChunk& out,
+                                  const PrefixGuidance* guidance, int frames) {
+  const bool restart = context.restarts(frames);
   tracer.next_chunk();
   const uint64_t before = denoiser.forwards();
   {
@@ -209,9 +234,14 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
   {
     const ScopedStage stage(&tracer, Stage::denoise);
     if (!noise) draw_noise();
-    sampler.run(context.start(), context.condition(), state.data<float>(),
-                noise ? noise->video.data() : noise_video.data<float>(),
-                noise ? noise->action.data() : noise_action.data<float>(), tracer, continues ? &guidance : nullptr);
+    sampler.run({.observed = context.observed(),
+                 .start = context.start(),
+                 .y = context.condition(),
+                 .state = state.data<float>(),
+                 .video_noise = noise ? noise->video.data() : noise_video.data<float>(),
+                 .action_noise = noise ? noise->action.data() : noise_action.data<float>(),
+                 .guidance = guidance},
+                tracer);
   }
   context.advance();
   observed = restart ? 1 : 0;
@@ -276,6 +306,7 @@ void Session::State::finish(const Observation& obs, ActionChunk& out) {
     for (int j = 0; j < out.dof; ++j) out.q[static_cast<size_t>(i * out.dof + j)] = sampler.action()[i * dim + j];
   actions.denormalize(out.q.data(), out.horizon);
   add_relative_state(model->embodiment(), obs.state.data(), out.q.data(), out.horizon);
+  if (actions_only) return;
   std::copy_n(sampler.video(), predicted.numel(), predicted.data<float>());
   predicted_any = true;
   if (!observed) return;
@@ -287,8 +318,14 @@ void Session::State::finish(const Observation& obs, ActionChunk& out) {
   }
 }
 
+void Session::State::check_imagined(const std::string& who) const {
+  check_open(who);
+  if (actions_only) throw InputError(who + ": this session samples actions only (SampleOptions::actions_only)");
+  if (!predicted_any) throw InputError(who + ": nothing predicted yet: call infer");
+}
+
 Tensor Session::State::decode() {
-  if (!predicted_any) throw InputError("Session::decode: nothing predicted yet: call infer");
+  check_imagined("Session::decode");
   if (!model->vae->has_decoder()) throw WeightError("Session::decode: the checkpoint has no decoder weights");
   const ScopedStage stage(&tracer, Stage::decode_video);
   if (!decode_stream) decode_stream = std::make_unique<VaeStream>(*model->vae);
@@ -345,7 +382,7 @@ std::vector<int> Session::frame_offsets() const { return state_->frame_offsets; 
 uint32_t Session::epoch() const noexcept { return state_->epoch.load(); }
 void Session::reset() { ++state_->epoch; }
 const Tensor& Session::predicted_latents() const {
-  if (!state_->predicted_any) throw InputError("Session::predicted_latents: nothing predicted yet: call infer");
+  state_->check_imagined("Session::predicted_latents");
   return state_->observed ? state_->predicted_with_first : state_->predicted;
 }
 int Session::observed_frames() const { return state_->observed; }
@@ -361,6 +398,7 @@ int Session::context_start() const { return state_->context.start(); }
 const std::vector<int>& Session::steps_run() const { return state_->sampler.steps_run(); }
 Tensor Session::memory(int layer, int branch) const {
   const Denoiser& d = state_->denoiser;
+  state_->check_open("Session::memory");
   if (branch < 0 || branch >= state_->branches || layer < 0 || layer >= d.model().config().num_layers)
     throw InputError("Session::memory: no layer " + std::to_string(layer) + " of branch " + std::to_string(branch));
   std::vector<float> k, v;

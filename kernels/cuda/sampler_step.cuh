@@ -12,9 +12,9 @@ struct SamplerHistory {
   const float *m1, *m2;
 };
 
-// One element through guidance, corrector and predictor. Terms with coefficient 0 are not read: before the second and
-// third step what they point at has never been written.
-__device__ __forceinline__ void sampler_element(const SamplerModality& m, const StepCoefficients& k,
+// One element through guidance, pull, corrector and predictor. Terms with coefficient 0 are not read: before the second
+// and third step what they point at has never been written.
+__device__ __forceinline__ void sampler_element(const SamplerModality& m, const StepCoefficients& k, float pull,
                                                 const SamplerHistory& at, int32_t i, bool executed) {
   float v;
   if (executed) {
@@ -26,7 +26,12 @@ __device__ __forceinline__ void sampler_element(const SamplerModality& m, const 
   }
   const bool held = m.area > 0 && i / m.area % m.frames >= m.held;
   if (k.moves == 0 || held) return;
-  const float x = m.x[i], m0 = k.data_x * x + k.data_v * v;
+  const float x = m.x[i];
+  if (pull != 0.0f) {
+    const float weight = m.weight[i];
+    if (weight != 0.0f) v -= pull * (m.target[i] - (WAM_PLANTED("pull_at_x") ? x : x - k.sigma * v)) * weight;
+  }
+  const float m0 = k.data_x * x + k.data_v * v;
   const float m1 = k.fix_m1 != 0.0f || k.next_m1 != 0.0f ? at.m1[i] : 0.0f;
   float c = k.fix_x * x + k.fix_m0 * m0 + k.fix_m1 * m1;
   if (k.fix_last != 0.0f) c += k.fix_last * m.last[i];
@@ -44,12 +49,13 @@ __global__ __launch_bounds__(Threads) void sampler_step_kernel(const __grid_cons
   const SamplerModality& m = p.modality[blockIdx.y];
   if (step < p.steps && m.count > 0) {
     const StepCoefficients k = m.steps[step];
+    const float pull = m.pull != nullptr ? m.pull[step] : 0.0f;
     const auto ring = [&](int32_t back) { return m.history + int64_t{(step + 3 - back) % 3} * m.count; };
     const SamplerHistory at{ring(0), ring(WAM_PLANTED("history_off_by_one") ? 2 : 1), ring(2)};
     const int32_t stride = static_cast<int32_t>(gridDim.x) * Threads;
     // 2^31 - 2^18 elements are more than any latent has; launch_sampler_step checks
     for (int32_t i = static_cast<int32_t>(blockIdx.x * Threads + threadIdx.x); i < m.count; i += stride)
-      sampler_element(m, k, at, i, p.executed);
+      sampler_element(m, k, pull, at, i, p.executed);
   }
   if (!WAM_PLANTED("no_barrier")) __syncthreads();  // every thread of the block has read the step
   if (threadIdx.x != 0) return;

@@ -213,6 +213,70 @@ TEST(guidance_runs_two_branches_and_one_is_plain) {
   CHECK(check::relative_error(a.q, plain.infer(observation(*m, 1, 0)).q, a.q.size()) < 1e-4);
 }
 
+TEST(actions_alone_are_the_same_actions_for_fewer_passes) {
+  const auto m = model();
+  struct Case {
+    SampleOptions options;
+    uint64_t all, needed;  // passes of the first chunk
+  };
+  const std::vector<bool> mask = {true, true, false, false};
+  // the unconditional branch is left out of the last step that runs; where that is the only one, it is not there at all
+  const Case cases[] = {{{.steps = 3, .guidance = 3.0}, 8, 7},
+                        {{.steps = 4, .guidance = 3.0, .step_mask = mask}, 6, 5},
+                        {{.steps = 1, .guidance = 3.0}, 4, 2},
+                        {{.steps = 2, .guidance = 3.0, .imagine = {.frames = 0}}, 3, 3},
+                        {{.steps = 3, .guidance = 3.0, .shift = 5.0, .imagine = {.stop_sigma = 0.9}}, 7, 7},
+                        {{.steps = 3, .guidance = 3.0, .dynamic_skip = true}, 8, 8}};
+  for (const Case& k : cases) {
+    SampleOptions alone = k.options;
+    alone.actions_only = true;
+    Session both(m, k.options), actions(m, alone);
+    for (Session* s : {&both, &actions}) s->set_prompt_tokens({3, 4}, {5});
+    for (int i = 0; i < 2; ++i) {
+      const Observation obs = observation(*m, i ? 2 : 1, 16 * i);
+      CHECK(both.infer(obs).q == actions.infer(obs).q);
+      if (i == 0 && !k.options.dynamic_skip) {
+        CHECK(both.trace().count(Counter::dit_forwards) == k.all);
+        CHECK(actions.trace().count(Counter::dit_forwards) == k.needed);
+      }
+    }
+    CHECK_THROWS(actions.decode(), InputError, "actions only");
+    CHECK_THROWS(actions.predicted_latents(), InputError, "actions only");
+  }
+  // Frames that nobody imagines need no guidance either.
+  Session blind(m, {.steps = 2, .guidance = 3.0, .imagine = {.frames = 0}}),
+      plain(m, {.steps = 2, .guidance = 1.0, .imagine = {.frames = 0}});
+  for (Session* s : {&blind, &plain}) s->set_prompt_tokens({3, 4});
+  CHECK(blind.infer(observation(*m, 1, 0)).q == plain.infer(observation(*m, 1, 0)).q);
+}
+
+TEST(observing_and_denoising_can_be_one_pass) {
+  for (const char* device : {"cpu-ops", "cpu"}) {
+    const auto m = model(device);
+    SampleOptions one{.steps = 2, .guidance = 3.0, .fuse_observation = true}, two = one;
+    two.fuse_observation = false;
+    Session fused(m, one), apart(m, two);
+    for (Session* s : {&fused, &apart}) s->set_prompt_tokens({3, 4}, {5});
+    for (int i = 0; i < 6; ++i) {  // a whole context and the start of the next
+      const Observation obs = observation(*m, i ? 2 : 1, 16 * i);
+      const ActionChunk a = fused.infer(obs), b = apart.infer(obs);
+      // rows are computed in other groups, so sums may be rounded otherwise
+      CHECK(check::relative_error(a.q, b.q, a.q.size()) < 2e-5);
+      const Tensor keys = fused.memory(1), want = apart.memory(1);
+      CHECK(keys.shape() == want.shape());
+      CHECK(check::relative_error(std::vector<float>(keys.data<float>(), keys.data<float>() + keys.numel()),
+                                  std::vector<float>(want.data<float>(), want.data<float>() + want.numel()),
+                                  static_cast<size_t>(keys.numel())) < 2e-5);
+      CHECK(fused.trace().count(Counter::dit_forwards) == 4 && apart.trace().count(Counter::dit_forwards) == 6);
+    }
+  }
+  // left to itself a CPU does not: its passes are bound by multiplying
+  Session plain(model(), {.steps = 2, .guidance = 1.0});
+  plain.set_prompt("touch the red block");
+  plain.infer(observation(plain.model(), 1, 0));
+  CHECK(plain.trace().count(Counter::dit_forwards) == 3);
+}
+
 TEST(pictures_are_made_on_demand_only) {
   const auto m = model();
   Session session(m, {.steps = 1});

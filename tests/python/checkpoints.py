@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import golden
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -65,3 +66,26 @@ def write(folder, config, embodiment, weights):
     tensors = {PREFIX[part] + k: np.ascontiguousarray(v) for part, w in weights.items() for k, v in w.items()}
     save_file(tensors, folder / "model.safetensors")
     return folder
+
+
+def write_golden(folder, case):
+    """The folder of the golden model that a head case runs."""
+    cfg, tensors = case.config, case.tensors()
+    vae = "vae21" if "wan21" in case.name else "vae22"
+    dit = "dit_i2v_weights" if "wan21" in case.name else "dit_ti2v_weights"
+    vae_cfg = {"version": "2.1" if vae == "vae21" else "2.2", **golden.case(f"{vae}_enc_weights").config}
+    head = {k: cfg[k] for k in ("num_inference_steps", "sigma_shift", "cfg_scale", "num_frames", "target_video_hw")}
+    head |= {k: cfg[k] for k in ("dynamic_cache_schedule", "decouple_inference_noise", "video_inference_final_noise")}
+    height, width = tensors["call0.images"].shape[2:4]
+    weights = {
+        "dit": golden.weights(dit),
+        "t5": golden.weights("t5_weights"),
+        "clip": golden.weights("clip_weights"),
+        "vae": golden.weights(f"{vae}_enc_weights") | golden.weights(f"{vae}_dec_weights"),
+    }
+    return write(
+        folder,
+        config(cfg["dit"], cfg["t5"], cfg["clip"], vae_cfg, **head),
+        embodiment(height, width, cfg["dit"]["max_state_dim"], cfg["dit"]["action_dim"]),
+        weights,
+    )

@@ -18,28 +18,8 @@ FORWARD, LOOP = (0.06, 0.2) if DEVICE.startswith("cuda") else (1e-4, 1e-3)
 @functools.cache
 def model(name):
     """The golden model that a head case runs, loaded from a checkpoint folder."""
-    case = golden.case(name)
-    cfg, tensors = case.config, case.tensors()
-    vae = "vae21" if "wan21" in name else "vae22"
-    dit = "dit_i2v_weights" if "wan21" in name else "dit_ti2v_weights"
-    vae_cfg = {"version": "2.1" if vae == "vae21" else "2.2", **golden.case(f"{vae}_enc_weights").config}
-    head = {k: cfg[k] for k in ("num_inference_steps", "sigma_shift", "cfg_scale", "num_frames", "target_video_hw")}
-    head |= {k: cfg[k] for k in ("dynamic_cache_schedule", "decouple_inference_noise", "video_inference_final_noise")}
-    height, width = tensors["call0.images"].shape[2:4]
-    weights = {
-        "dit": golden.weights(dit),
-        "t5": golden.weights("t5_weights"),
-        "clip": golden.weights("clip_weights"),
-        "vae": golden.weights(f"{vae}_enc_weights") | golden.weights(f"{vae}_dec_weights"),
-    }
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints.write(
-            folder,
-            checkpoints.config(cfg["dit"], cfg["t5"], cfg["clip"], vae_cfg, **head),
-            checkpoints.embodiment(height, width, cfg["dit"]["max_state_dim"], cfg["dit"]["action_dim"]),
-            weights,
-        )
-        return _core.Model.load(folder, device=DEVICE)
+        return _core.Model.load(str(checkpoints.write_golden(folder, golden.case(name))), device=DEVICE)
 
 
 def ids(tensors, who):
@@ -51,7 +31,8 @@ def test_closed_loop(case):
     golden.need(case)
     tensors, cfg = case.tensors(), case.config
     mask = cfg["dit_step_mask"][: cfg["num_inference_steps"]]
-    session = _core.Session(model(case.name), step_mask=[] if cfg["dynamic_cache_schedule"] else mask)
+    mask = [] if cfg["dynamic_cache_schedule"] else mask
+    session = _core.Session(model(case.name), step_mask=mask, fuse_observation=False)  # passes are counted
     noise = (tensors["noise_obs"][0], tensors["noise_action"][0])
     layers, heads = cfg["dit"]["num_layers"], cfg["dit"]["num_heads"]
     for index, log in enumerate(cfg["log"]["calls"]):

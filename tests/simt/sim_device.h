@@ -13,6 +13,7 @@
 #include "cuda/ln_modulate.cuh"
 #include "cuda/qk_norm_rope_cachewrite.cuh"
 #include "cuda/quantize_rows.cuh"
+#include "cuda/sampler_step.cuh"
 #include "launcher.h"
 #include "tensor_maps.h"
 #include "wamcore/error.h"
@@ -25,21 +26,33 @@ class SimDevice final : public Device {
  public:
   /// Fresh memory holds NaN in float32 and in bf16 alike, so that what nobody wrote cannot pass for a result.
   void* allocate(size_t bytes) override {
+    if (bytes > free_bytes()) throw wam::DeviceError("SimDevice: out of memory");
     auto* p = static_cast<std::byte*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
     std::memset(p, 0xff, bytes);
-    ++blocks;
+    ++blocks, ++allocations;
+    sizes_[p] = bytes, held += bytes;
     return p;
   }
   void release(void* p) noexcept override {
     std::free(p);
     --blocks;
+    held -= sizes_[p];
+    sizes_.erase(p);
   }
+  size_t free_bytes() const override { return capacity > held ? capacity - held : 0; }
   void upload(void* to, const void* from, size_t bytes) override {
     std::memcpy(to, from, bytes);
     uploaded_bytes += bytes;
+    ++uploads;
   }
-  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void download(void* to, const void* from, size_t bytes) override {
+    std::memcpy(to, from, bytes);
+    downloaded_bytes += bytes;
+    ++downloads;
+  }
   void launch(const Call& call) override {
+    if (fails_in >= 0 && fails_in-- == 0)
+      throw wam::DeviceError("SimDevice: kernel " + std::string(kernel_name(call)) + " failed, as asked");
     const Launcher launcher{.seed = seed++};
     bool possible = false;
     std::visit([&](const auto& p) { possible = run(p, launcher); }, call);
@@ -56,17 +69,21 @@ class SimDevice final : public Device {
     return list;
   }
   void replay(const Recording& recording) override {
+    ++replays;
     for (const Call& call : static_cast<const List&>(recording).calls) launch(call);
   }
 
   unsigned seed = 1;
-  int blocks = 0, recordings = 0;
-  int splits = 1;  // of all attentions' keys
   bool has_fp8 = true;
-  size_t uploaded_bytes = 0;
+  size_t capacity = SIZE_MAX, held = 0;  // bytes
+  int splits = 1;                        // of all attentions' keys
+  int fails_in = -1;                     // launches until one fails; -1: none does
+  int blocks = 0, recordings = 0, replays = 0, uploads = 0, downloads = 0, allocations = 0;
+  size_t uploaded_bytes = 0, downloaded_bytes = 0;
   std::map<std::string, int> launches;
 
  private:
+  std::map<void*, size_t> sizes_;
   struct List : Recording {
     std::vector<Call> calls;
   };
@@ -93,6 +110,7 @@ class SimDevice final : public Device {
   static bool run(const PatchifyParams& p, const Launcher& l) { return launch_patchify(p, l); }
   static bool run(const UnpatchifyParams& p, const Launcher& l) { return launch_unpatchify(p, l); }
   static bool run(const AddParams& p, const Launcher& l) { return launch_add(p, l); }
+  static bool run(const SamplerStepParams& p, const Launcher& l) { return launch_sampler_step(p, l); }
 };
 
 }  // namespace sim

@@ -18,6 +18,7 @@ std::vector<StepCoefficients> fresh_steps(int steps, int moving) {
     k = {.data_x = number(), .data_v = number(), .fix_x = i ? 0.0f : 1.0f, .next_x = number(), .next_m0 = number()};
     if (i > 0) k.fix_last = number(), k.fix_m0 = number(), k.fix_m1 = number(), k.next_m1 = number();
     if (i > 1) k.fix_m2 = number();
+    k.sigma = number();
     k.moves = i < moving;
   }
   return out;
@@ -40,6 +41,13 @@ struct Modality {
               .guidance = guided ? 5.0f : 1.0f};
     for (auto* v : {&v_, &last_, &m0_, &m1_, &m2_}) v->assign(size_t(n), 0.0);
   }
+  // Pulled toward fresh numbers in every step but the second, with weight on every other element.
+  void pull_toward_a_plan() {
+    pull = normal(int64_t(steps.size())), target = normal(params.count), weight = normal(params.count);
+    if (pull.size() > 1) pull[1] = 0;
+    for (size_t i = 0; i < weight.size(); i += 2) weight[i] = 0, target[i] = NAN;
+    params.pull = pull.data(), params.target = target.data(), params.weight = weight.data();
+  }
   void new_velocities() {
     const auto copy = [](std::vector<float>& to) { to = normal(int64_t(to.size())); };
     copy(conditional), copy(unconditional);
@@ -54,7 +62,10 @@ struct Modality {
                     ? unconditional[i] + double(params.guidance) * (double(conditional[i]) - unconditional[i])
                     : conditional[i];
       if (!k.moves || (params.area && int(i) / params.area % params.frames >= params.held)) continue;
-      m2_[i] = m1_[i], m1_[i] = m0_[i], m0_[i] = k.data_x * want[i] + k.data_v * v_[i];
+      double v = v_[i];
+      if (!pull.empty() && weight[i] != 0)
+        v -= double(pull[size_t(step)]) * (target[i] - (want[i] - double(k.sigma) * v)) * weight[i];
+      m2_[i] = m1_[i], m1_[i] = m0_[i], m0_[i] = k.data_x * want[i] + k.data_v * v;
       last_[i] = k.fix_x * want[i] + k.fix_last * last_[i] + k.fix_m0 * m0_[i] + k.fix_m1 * m1_[i] + k.fix_m2 * m2_[i];
       want[i] = k.next_x * last_[i] + k.next_m0 * m0_[i] + k.next_m1 * m1_[i];
     }
@@ -62,7 +73,7 @@ struct Modality {
   double error() const { return check::relative_error(x, want, want.size()); }
 
   std::vector<StepCoefficients> steps;
-  std::vector<float> x, conditional, unconditional, velocity, last, history;
+  std::vector<float> x, conditional, unconditional, velocity, last, history, pull, target, weight;
   std::vector<double> want;
   SamplerModality params;
 
@@ -79,6 +90,7 @@ struct Run {
 Run whole_schedule(int video, int action, int steps, bool guided, const Launcher& launch) {
   Modality a(video, steps, steps - 1, guided), b(action, steps, steps, false);
   a.params.area = 6, a.params.frames = 3, a.params.held = 2;
+  if (guided) b.pull_toward_a_plan();
   Run run;
   uint32_t ticket = 0;
   const std::vector<float> table = normal(steps * 4);
@@ -133,6 +145,8 @@ TEST(steps_beyond_the_schedule_change_nothing) {
 }
 
 TEST(planted_bugs_are_caught) {
+  const Run pulled = whole_schedule(36, 7, 6, true, {.seed = 1, .planted = "pull_at_x"});
+  CHECK(!(pulled.action < 2e-5));
   const Run run = whole_schedule(36, 7, 6, true, {.seed = 1, .planted = "history_off_by_one"});
   CHECK(!(run.video < 2e-5));
   // a thread that reads the step after the last block has counted it up

@@ -1,5 +1,6 @@
 #include "backend/cuda/backend.h"
 
+#include "backend/cuda/chunk.h"
 #include "backend/cuda/program.h"
 #include "wamcore/error.h"
 
@@ -20,11 +21,30 @@ std::shared_ptr<const ProgramWeights> CudaBackend::load(const WeightTable& table
   if (precision == Precision::fp8 && !device_->fp8())
     throw DeviceError("load: dtype fp8 wants a GPU of compute capability 9.0 and the kernels for it, got " +
                       std::to_string(device_->capability() / 10) + "." + std::to_string(device_->capability() % 10));
+  check_room(table, precision);
   return std::make_shared<const DeviceWeights>(device_, table, source, precision);
+}
+
+// Before anything is read: loading a checkpoint takes long.
+void CudaBackend::check_room(const WeightTable& table, Precision precision) const {
+  size_t need = 0;
+  for (const WeightSpec& spec : table.specs())
+    need += static_cast<size_t>(numel(spec.shape)) * (spec.use == WeightUse::vector ? sizeof(bf16) + sizeof(float)
+                                                      : precision == Precision::fp8 ? 1
+                                                                                    : sizeof(bf16));
+  const size_t free = device_->free_bytes();
+  if (need > free)
+    throw DeviceError("cuda: out of memory: the transformer's weights need " + mib(need) + ", " + mib(free) +
+                      " are free; a GPU with that much would do" +
+                      (precision != Precision::fp8 && device_->fp8() ? ", or dtype fp8, which needs half" : ""));
 }
 
 std::unique_ptr<Program> CudaBackend::compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) {
   return std::make_unique<CudaProgram>(std::move(plan), std::static_pointer_cast<const DeviceWeights>(weights));
+}
+
+std::unique_ptr<ChunkSampler> CudaBackend::chunks(const std::vector<ChunkSpec>& specs) {
+  return whole_chunks_ ? std::make_unique<CudaChunks>(device_, specs) : nullptr;
 }
 
 std::vector<OperationReport> CudaBackend::operations() const {
@@ -41,7 +61,11 @@ std::shared_ptr<float> CudaBackend::allocate(size_t bytes) {
 }
 
 std::shared_ptr<float> CudaBackend::allocate_keys(int64_t rows, int64_t heads, int64_t head_dim) {
-  return allocate(static_cast<size_t>(rows * heads * head_pitch(head_dim)) * sizeof(bf16));
+  return allocate(key_bytes(rows, heads, head_dim));
+}
+
+size_t CudaBackend::key_bytes(int64_t rows, int64_t heads, int64_t head_dim) const {
+  return static_cast<size_t>(rows * heads * head_pitch(head_dim)) * sizeof(bf16);
 }
 
 std::shared_ptr<float> CudaBackend::allocate_workspace(int64_t floats) {

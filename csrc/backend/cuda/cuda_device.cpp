@@ -15,8 +15,6 @@
 namespace wam::cuda {
 namespace {
 
-std::string mib(size_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB"; }
-
 [[noreturn]] void fail(const std::string& what, cudaError_t error) {
   throw DeviceError("cuda: " + what + ": " + cudaGetErrorString(error));
 }
@@ -95,6 +93,14 @@ class CudaDevice final : public Device {
     cudaFree(p);
   }
 
+  size_t free_bytes() const override {
+    const std::lock_guard lock(mutex_);
+    use();
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return free;
+  }
+
   // From pageable memory the runtime copies to a buffer of its own before it returns.
   void upload(void* to, const void* from, size_t bytes) override {
     const std::lock_guard lock(mutex_);
@@ -164,7 +170,7 @@ class CudaDevice final : public Device {
   static constexpr int64_t kScratchFloats = int64_t{8} << 20, kScratchCounters = 4096;
 
   // The current device belongs to the thread, and sessions are used from any.
-  void use() { check(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+  void use() const { check(cudaSetDevice(ordinal_), "cudaSetDevice"); }
 
   void launch(const Ready& ready) {
     int error = 0;
@@ -242,6 +248,7 @@ class CudaDevice final : public Device {
   int start(const kc::PatchifyParams& p) { return kc::patchify(p, stream_); }
   int start(const kc::UnpatchifyParams& p) { return kc::unpatchify(p, stream_); }
   int start(const kc::AddParams& p) { return kc::add(p, stream_); }
+  int start(const kc::SamplerStepParams& p) { return kc::sampler_step(p, stream_); }
 
   int ordinal_, multiprocessors_ = 0, capability_ = 0;
   bool sm90_ = false;
@@ -249,7 +256,7 @@ class CudaDevice final : public Device {
   cudaStream_t stream_ = nullptr;
   // Calls a captured graph's kernels one at a time and waits for each, so that an error names the kernel.
   const bool one_by_one_ = std::getenv("WAMCORE_CUDA_ONE_BY_ONE") != nullptr;
-  std::recursive_mutex mutex_;  // sessions of several threads share the stream
+  mutable std::recursive_mutex mutex_;  // sessions of several threads share the stream
   size_t allocated_ = 0;
   std::map<void*, size_t> sizes_;
 };

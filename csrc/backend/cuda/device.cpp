@@ -2,6 +2,8 @@
 
 namespace wam::cuda {
 
+std::string mib(size_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB"; }
+
 std::string_view kernel_name(const Call& call) {
   struct Name {
     std::string_view operator()(const kc::LnModulateParams&) const { return "ln_modulate"; }
@@ -17,6 +19,7 @@ std::string_view kernel_name(const Call& call) {
     std::string_view operator()(const kc::AddParams&) const { return "add"; }
     std::string_view operator()(const kc::QuantizeRowsParams&) const { return "quantize_rows"; }
     std::string_view operator()(const Fp8Product&) const { return "gemm_fp8"; }
+    std::string_view operator()(const kc::SamplerStepParams&) const { return "sampler_step"; }
   };
   return std::visit(Name{}, call);
 }

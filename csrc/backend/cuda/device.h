@@ -15,6 +15,7 @@
 #include "wamcore/kernels/cuda/gemm_plain.h"
 #include "wamcore/kernels/cuda/ln_modulate.h"
 #include "wamcore/kernels/cuda/qk_norm_rope_cachewrite.h"
+#include "wamcore/kernels/cuda/sampler_step.h"
 
 namespace wam::cuda {
 
@@ -29,7 +30,8 @@ struct Fp8Product {
 /// One kernel with all it needs, by the addresses of the device.
 using Call = std::variant<kc::LnModulateParams, kc::QkNormRopeCacheWriteParams, kc::GemmParams, kc::GemmPlainParams,
                           kc::AttentionParams, kc::SinusoidParams, kc::ActivationParams, kc::ModulationParams,
-                          kc::PatchifyParams, kc::UnpatchifyParams, kc::AddParams, kc::QuantizeRowsParams, Fp8Product>;
+                          kc::PatchifyParams, kc::UnpatchifyParams, kc::AddParams, kc::SamplerStepParams,
+                          kc::QuantizeRowsParams, Fp8Product>;
 
 /// Name of the kernel that a call starts, for messages and counts.
 std::string_view kernel_name(const Call& call);
@@ -47,6 +49,7 @@ class Device {
   virtual ~Device() = default;
   virtual void* allocate(size_t bytes) = 0;  // aligned to 256 bytes
   virtual void release(void* p) noexcept = 0;
+  virtual size_t free_bytes() const = 0;                                // that can still be allocated
   virtual void upload(void* to, const void* from, size_t bytes) = 0;    // `from` may change once this returns
   virtual void download(void* to, const void* from, size_t bytes) = 0;  // waits for all work before it
   virtual void launch(const Call& call) = 0;
@@ -73,6 +76,9 @@ class Device {
   mutable std::mutex counts_mutex_;
   Counts counts_;
 };
+
+/// "12 MiB", rounded up.
+std::string mib(size_t bytes);
 
 /// Device memory that frees itself.
 class Block {

@@ -45,16 +45,30 @@ int64_t seen_keys(const QuerySpan& span, const MemoryView* memory) {
 
 }  // namespace
 
+std::byte* Site::array(const CudaProgram& program, std::byte* workspace, BufferId id) const {
+  const size_t at = static_cast<size_t>(id);
+  if (moved[at]) return moved[at];
+  const BufferSpec& spec = program.plan().buffers[at];
+  const Placement::Buffer& buffer = program.place().buffers[at];
+  const size_t bytes = static_cast<size_t>(spec.rows * spec.cols) * (buffer.wide ? sizeof(float) : sizeof(bf16));
+  return workspace + buffer.offset * static_cast<size_t>(branches) + bytes * static_cast<size_t>(branch);
+}
+
 Lowering::Array Lowering::array(const Slice& s) const {
   const BufferSpec& spec = program_.plan().buffers[static_cast<size_t>(s.buffer)];
   const Placement::Buffer& buffer = program_.place().buffers[static_cast<size_t>(s.buffer)];
   const size_t element = buffer.wide ? sizeof(float) : sizeof(bf16);
-  std::byte* base = reinterpret_cast<std::byte*>(b_.workspace) + buffer.offset;
+  std::byte* base = site_ ? site_->array(program_, workspace(), s.buffer) : workspace() + buffer.offset;
   return {base + static_cast<size_t>(s.row * spec.cols + s.col) * element, buffer.wide, s.rows, s.cols, spec.cols};
 }
 
 Lowering::Array Lowering::rows_at(size_t offset, int64_t rows, int64_t cols) const {
-  return {reinterpret_cast<std::byte*>(b_.workspace) + offset, false, rows, cols, cols};
+  std::byte* base = workspace() + offset;
+  if (site_) {
+    const size_t bytes = static_cast<size_t>(rows * cols) * sizeof(bf16);
+    base = workspace() + offset * static_cast<size_t>(site_->branches) + bytes * static_cast<size_t>(site_->branch);
+  }
+  return {base, false, rows, cols, cols};
 }
 
 float* Lowering::floats_at(size_t offset, int64_t rows, int64_t cols) const {
@@ -161,7 +175,7 @@ bool Lowering::project(const Projection& p) {
     const Array& to = p.to[static_cast<size_t>(i)];
     g.part[i] = to.narrow(), g.ld_part[i] = to.stride;
   }
-  const bool joined = all.n && weights_.joined(std::span(p.biases.data(), ids.size()), &g.bias);
+  const bool joined = all.n && !p.x.wide && weights_.joined(std::span(p.biases.data(), ids.size()), &g.bias);
   if (joined && all.quantised && g.n % (g.parts * kc::kSquareStripe) == 0) {
     emit_fp8(g, p.x, all);
     return true;
@@ -300,6 +314,15 @@ size_t attention_calls(const SelfAttentionNode& n) {
   return (n.queries.size() + kc::kMaxQueryGroups - 1) / kc::kMaxQueryGroups;
 }
 
+kc::CacheSlots cache_slots(const MemoryView& memory) {
+  kc::CacheSlots slots;
+  for (int i = 0; i < memory.writes; ++i) {
+    slots.begin[i] = small(memory.write[i].begin);
+    slots.rows[i] = small(memory.write[i].rows);
+  }
+  return slots;
+}
+
 void fill_live(const Plan& plan, const MemoryView* memory, kc::LiveRows* tables) {
   size_t call = 0;
   for (const Node& any : plan.nodes) {
@@ -326,12 +349,14 @@ void fill_live(const Plan& plan, const MemoryView* memory, kc::LiveRows* tables)
 // All query spans of a layer, a few at a time; the rows of the memory that they see come from the uploaded table.
 void Lowering::attend(const SelfAttentionNode& n, const Array& q, const Array& k, const Array& v, const Array& out) {
   const int64_t pitch = head_pitch(n.head_dim), ld = n.heads * pitch;
-  const auto* tables =
-      reinterpret_cast<const kc::LiveRows*>(reinterpret_cast<std::byte*>(b_.workspace) + program_.place().live);
+  const auto* tables = reinterpret_cast<const kc::LiveRows*>(live_tables());
   for (size_t first = 0; first < n.queries.size(); first += kc::kMaxQueryGroups) {
     kc::AttentionParams p;
-    p.q = q.narrow(), p.out = out.narrow(), p.ldq = ld, p.ldo = ld;
-    p.rows = small(q.rows), p.heads = small(n.heads), p.head_dim = small(pitch);
+    // the rows of these spans alone: a call's groups hold all of its rows
+    const QuerySpan& last = n.queries[std::min(first + kc::kMaxQueryGroups, n.queries.size()) - 1];
+    const int64_t begin = n.queries[first].begin;
+    p.q = q.narrow() + begin * ld, p.out = out.narrow() + begin * ld, p.ldq = ld, p.ldo = ld;
+    p.rows = small(last.begin + last.rows - begin), p.heads = small(n.heads), p.head_dim = small(pitch);
     p.scale = 1.0f / std::sqrt(static_cast<float>(n.head_dim));
     p.live = tables + next_live_++ * kc::kMaxQueryGroups * kc::kMaxKeySegments;
     int64_t keys = 0;
@@ -342,7 +367,7 @@ void Lowering::attend(const SelfAttentionNode& n, const Array& q, const Array& k
         throw ShapeError("CudaProgram: a query span sees keys in " + std::to_string(segments_of(span)) +
                          " places, the attention kernel takes " + std::to_string(kc::kMaxKeySegments));
       kc::QueryGroup& group = p.groups[p.group_count++];
-      group.first_row = small(span.begin), group.rows = small(span.rows);
+      group.first_row = small(span.begin - begin), group.rows = small(span.rows);
       const size_t layer = static_cast<size_t>(n.layer);
       for (const KeyRange& range : span.keys)
         for (int r = 0; r < (range.memory ? kMemoryRuns : 1); ++r) {
@@ -398,7 +423,7 @@ void Lowering::node(const SelfAttentionNode& n, const std::string& label) {
     const size_t layer = static_cast<size_t>(n.layer);
     const bool stores = n.store_rows > 0 && b_.memory;
     if (stores) {
-      p.slots = reinterpret_cast<const kc::CacheSlots*>(reinterpret_cast<std::byte*>(b_.workspace) + place.slots);
+      p.slots = reinterpret_cast<const kc::CacheSlots*>(slots());
       p.store_begin = small(n.store_begin - part.begin), p.store_rows = small(n.store_rows);
     }
     const auto add = [&](const Array& from, const Array& to, float* cache, WeightId norm_weight, bool rope) {

@@ -6,10 +6,22 @@
 
 namespace wam::cuda {
 
+/// Where a pass works that is one of several in a recording: which of its arrays lie outside of its workspace, and
+/// which guidance branch it serves. The branches' arrays lie beside each other, so that one product can take both.
+struct Site {
+  std::vector<std::byte*> moved;  // [buffers of the plan]; nullptr: in the workspace
+  int branch = 0, branches = 1;
+  std::byte *live = nullptr, *slots = nullptr;  // the tables that every run uploads
+
+  std::byte* array(const CudaProgram& program, std::byte* workspace, BufferId id) const;
+};
+
 /// Turns nodes into calls, with the addresses of one set of bindings.
 class Lowering {
  public:
-  Lowering(const CudaProgram& program, const Bindings& b) : program_(program), weights_(program.weights()), b_(b) {}
+  /// `site`: nullptr for a pass on its own.
+  Lowering(const CudaProgram& program, const Bindings& b, const Site* site = nullptr)
+      : program_(program), weights_(program.weights()), b_(b), site_(site) {}
   std::vector<Step> take() { return std::move(steps_); }
 
   void node(const LinearNode& n, const std::string& label);
@@ -70,6 +82,9 @@ class Lowering {
   Array normed(const Slice& z, WeightId reader) const;
   Array quantised(const Array& x);
   void emit_fp8(kc::GemmParams g, const Array& x, const DeviceMatrix& w);
+  std::byte* live_tables() const { return site_ ? site_->live : workspace() + program_.place().live; }
+  std::byte* slots() const { return site_ ? site_->slots : workspace() + program_.place().slots; }
+  std::byte* workspace() const { return reinterpret_cast<std::byte*>(b_.workspace); }
   void emit(Call call) { steps_.push_back({std::move(call), {}}); }
   void seen(const std::string& label, const Array& a);
   void product(const Product& p);
@@ -88,6 +103,7 @@ class Lowering {
   const CudaProgram& program_;
   const DeviceWeights& weights_;
   const Bindings& b_;
+  const Site* site_;
   std::vector<Step> steps_;
   std::map<BufferId, Modulation> modulations_;
   size_t next_live_ = 0;  // tables used so far
@@ -98,6 +114,9 @@ kc::AttentionParams attention_shape(int64_t rows, int64_t heads, int64_t pitch);
 
 /// Groups of query spans that one attention call takes; each has its table of live rows.
 size_t attention_calls(const SelfAttentionNode& n);
+
+/// Where a pass's K/V go in the memory.
+kc::CacheSlots cache_slots(const MemoryView& memory);
 
 /// Fills the tables of live rows of all attention calls, in the order of the calls.
 void fill_live(const Plan& plan, const MemoryView* memory, kc::LiveRows* tables);

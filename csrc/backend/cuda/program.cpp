@@ -9,6 +9,7 @@ namespace wam::cuda {
 namespace {
 
 constexpr size_t kAlign = 256;
+constexpr size_t kBranches = 2;  // constants of rows lie twice in a row: a call may take the rows of both branches
 
 // Which buffers hold float32: what comes from outside or goes there, and everything that has to do with time.
 void choose_types(const Plan& plan, Placement& place) {
@@ -86,7 +87,7 @@ CudaProgram::CudaProgram(Plan plan, std::shared_ptr<const DeviceWeights> weights
   size_t constants = 0;
   const auto keep = [&](const std::vector<int32_t>& rows) {
     if (!rows.empty() && !row_offset_.count(rows))
-      row_offset_[rows] = reserve(constants, rows.size() * sizeof(int32_t));
+      row_offset_[rows] = reserve(constants, kBranches * rows.size() * sizeof(int32_t));
   };
   for (const Node& any : plan_.nodes) {
     if (const auto* n = std::get_if<SelfAttentionNode>(&any)) {
@@ -130,17 +131,19 @@ CudaProgram::CudaProgram(Plan plan, std::shared_ptr<const DeviceWeights> weights
       reserve(place_.bytes, place_.live_tables * kc::kMaxQueryGroups * kc::kMaxKeySegments * sizeof(kc::LiveRows));
   place_.slots = reserve(place_.bytes, sizeof(kc::CacheSlots));
   for (const RopeTable& table : plan_.ropes) {
-    const size_t cosine = reserve(constants, table.cos.size() * sizeof(float));
-    rope_offset_.emplace_back(cosine, reserve(constants, table.sin.size() * sizeof(float)));
+    const size_t cosine = reserve(constants, kBranches * table.cos.size() * sizeof(float));
+    rope_offset_.emplace_back(cosine, reserve(constants, kBranches * table.sin.size() * sizeof(float)));
   }
   Device& device = weights_->device();
   constants_ = Block(device, std::max(constants, kAlign));
-  for (const auto& [rows, offset] : row_offset_)
-    device.upload(constants_.as<>(offset), rows.data(), rows.size() * sizeof(int32_t));
+  const auto put = [&](size_t offset, const auto& values) {
+    const size_t bytes = values.size() * sizeof(values[0]);
+    for (size_t i = 0; i < kBranches; ++i) device.upload(constants_.as<>(offset + i * bytes), values.data(), bytes);
+  };
+  for (const auto& [rows, offset] : row_offset_) put(offset, rows);
   for (size_t i = 0; i < plan_.ropes.size(); ++i) {
-    const RopeTable& table = plan_.ropes[i];
-    device.upload(constants_.as<>(rope_offset_[i].first), table.cos.data(), table.cos.size() * sizeof(float));
-    device.upload(constants_.as<>(rope_offset_[i].second), table.sin.data(), table.sin.size() * sizeof(float));
+    put(rope_offset_[i].first, plan_.ropes[i].cos);
+    put(rope_offset_[i].second, plan_.ropes[i].sin);
   }
 }
 
@@ -197,11 +200,7 @@ void CudaProgram::upload(const Bindings& b) const {
     device.upload(workspace + place_.live, live.data(), live.size() * sizeof(kc::LiveRows));
   }
   if (b.memory) {
-    kc::CacheSlots slots;
-    for (int i = 0; i < b.memory->writes; ++i) {
-      slots.begin[i] = static_cast<int32_t>(b.memory->write[i].begin);
-      slots.rows[i] = static_cast<int32_t>(b.memory->write[i].rows);
-    }
+    const kc::CacheSlots slots = cache_slots(*b.memory);
     device.upload(workspace + place_.slots, &slots, sizeof(slots));
   }
 }

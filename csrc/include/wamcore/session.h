@@ -31,6 +31,12 @@ struct SampleOptions {
   std::optional<double> video_final_noise;
   std::optional<uint64_t> seed;  // of the initial noise; a reset starts its sequence again
   Imagine imagine;
+  /// Nobody asks for the imagined frames: passes that only they need are not run, which changes no action, and
+  /// predicted_latents() and decode() throw.
+  bool actions_only = false;
+  /// The observed frames and the first noisy block in one pass of the model instead of two. Unset: where the weights'
+  /// reading bounds a pass, which saves a whole one; elsewhere the two passes do a little less.
+  std::optional<bool> fuse_observation;
   bool fixed_noise = false;               // the same noise for every chunk, as DreamZero's release has it
   std::optional<double> prefix_strength;  // of extend()'s pull; unset: 5, or 10 from 10 flow steps on
   /// Control ticks of an observation's frames, when the robot replans at another stride than the checkpoint names.
@@ -43,7 +49,8 @@ struct Noise {
   std::vector<float> action;  // [horizon, action_dim of the model]
 };
 
-/// One robot's stream: prompt, memory, noise. Everything that changes. One thread at a time.
+/// One robot's stream: prompt, memory, noise. Everything that changes. One thread at a time. When a device fails in the
+/// middle of a chunk the session is closed: every later call that needs its memory throws DeviceError with the cause.
 class WAMCORE_API Session : public Policy {
  public:
   /// Throws ConfigError.

@@ -61,6 +61,7 @@ const DitProgram& DreamZero::program(Pass pass, int frames, int start) const {
   Plan plan = planner_.forward(layout(pass, frames, start));
   p.buffers = plan.buffers.size();
   p.x = find(plan, "video.in"), p.y = find(plan, "video.cond"), p.velocity = find(plan, "video.out");
+  p.clean = find(plan, "clean.in"), p.clean_y = find(plan, "clean.cond");
   p.timesteps = find(plan, "timesteps"), p.state = find(plan, "state.in");
   p.action = find(plan, "action.in"), p.action_velocity = find(plan, "action.out");
   p.program = compile(std::move(plan));
@@ -121,9 +122,17 @@ Segment DreamZero::state_segment(const std::string& name, int64_t count, int64_t
 Layout DreamZero::layout(Pass pass, int frames, int start) const {
   Layout out;
   if (config_.has_clip()) out.groups = {kText, kImage};
+  const bool observes = pass == Pass::observe_denoise;
+  if (observes) {
+    const int seen = observed_before(frames, start);
+    out.segments.push_back(video_segment("clean", seen, start - seen));
+    Segment& clean = out.segments.back();
+    clean.clean = clean.store = true, clean.exit = Exit::none;
+    clean.time_row.assign(static_cast<size_t>(clean.tokens), 0);
+  }
   out.segments.push_back(video_segment("video", frames, start));
   Segment& video = out.segments.back();
-  if (pass != Pass::denoise) {
+  if (pass == Pass::prefill || pass == Pass::prefill_head) {
     out.name = "prefill";
     out.want = pass == Pass::prefill ? Want::kv : Want::head;
     video.clean = video.store = true;
@@ -133,23 +142,26 @@ Layout DreamZero::layout(Pass pass, int frames, int start) const {
     out.attend.allow_memory(0);
     return out;
   }
-  out.name = "denoise";
+  out.name = observes ? "observe_denoise" : "denoise";
+  const int first = observes ? 1 : 0;  // segment and time row of the noisy frames
   const int64_t actions = config_.num_action_per_block, states = config_.num_state_per_block;
   const bool each = config_.trained_prefix > 0;  // every action has a time of its own
-  out.time_rows = frames + (each ? actions : 1);
+  out.time_rows = first + frames + (each ? actions : 1);
   for (int f = 0; f < frames; ++f)
-    video.time_row.insert(video.time_row.end(), static_cast<size_t>(config_.frame_seqlen), f);
+    video.time_row.insert(video.time_row.end(), static_cast<size_t>(config_.frame_seqlen), first + f);
   const int64_t block = (start - 1) / config_.num_frame_per_block;
   out.segments.push_back(action_segment("action", config_.num_action_per_block, block * config_.num_action_per_block));
   out.segments.push_back(state_segment("state", config_.num_state_per_block, block * config_.num_state_per_block));
+  const size_t count = out.segments.size(), noisy = static_cast<size_t>(first);
   // the clean state token carries the time of the first action that it stands before
-  const auto time_of = [&](int64_t action) { return static_cast<int32_t>(frames + (each ? action : 0)); };
-  for (int64_t i = 0; i < actions; ++i) out.segments[1].time_row.push_back(time_of(i));
-  for (int64_t i = 0; i < states; ++i) out.segments[2].time_row.push_back(time_of(i * (actions / states)));
-  out.segments[2].clean = true;
-  out.attend = AttendTable(3);
-  for (size_t query = 0; query < 3; ++query) {
-    for (size_t key = 0; key < 3; ++key) out.attend.allow(query, key);
+  const auto time_of = [&](int64_t action) { return static_cast<int32_t>(first + frames + (each ? action : 0)); };
+  for (int64_t i = 0; i < actions; ++i) out.segments[noisy + 1].time_row.push_back(time_of(i));
+  for (int64_t i = 0; i < states; ++i) out.segments[noisy + 2].time_row.push_back(time_of(i * (actions / states)));
+  out.segments.back().clean = true;
+  out.attend = AttendTable(count);
+  for (size_t query = 0; query < count; ++query) {
+    // Observed frames see the past and themselves; the others see everything.
+    for (size_t key = 0; key < (query < noisy ? noisy : count); ++key) out.attend.allow(query, key);
     out.attend.allow_memory(query);
   }
   return out;

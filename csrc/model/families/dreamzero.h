@@ -15,10 +15,11 @@ namespace wam {
 struct DitProgram {
   std::unique_ptr<Program> program;
   size_t buffers = 0;
-  BufferId x = kNone;                // [channels, frames * height * width]
-  BufferId y = kNone;                // [conditioning channels, frames * height * width]
-  BufferId velocity = kNone;         // [out channels, frames * height * width]
-  BufferId timesteps = kNone;        // prefill: [1]; denoise: [frames + 1], the action's last
+  BufferId x = kNone;                       // [channels, frames * height * width]
+  BufferId y = kNone;                       // [conditioning channels, frames * height * width]
+  BufferId clean = kNone, clean_y = kNone;  // observe_denoise: the same of the observed frames
+  BufferId velocity = kNone;                // [out channels, frames * height * width]
+  BufferId timesteps = kNone;        // prefill: [1]; denoise: [frames + 1], the action's last, after 0 if observing
   BufferId action = kNone;           // [actions, action_dim]
   BufferId action_velocity = kNone;  // [actions, action_dim]
   BufferId state = kNone;            // [states, max_state_dim]
@@ -35,6 +36,9 @@ class WAMCORE_API DreamZero {
     prefill,       // clean frames into memory, K/V only
     prefill_head,  // the same, and the velocity of the clean frames: for tests
     denoise,       // noisy frames with action and state registers
+    // Both in one: the observed frames before `start` (a block, or the one frame of a new context) go into memory, and
+    // the noisy ones already see them there. Row by row what two passes compute.
+    observe_denoise,
   };
   enum ContextGroup { kText = 0, kImage = 1 };
 
@@ -48,6 +52,8 @@ class WAMCORE_API DreamZero {
 
   /// Program of a pass over `frames` latent frames that start at frame `start` of the context. Made on first use.
   const DitProgram& program(Pass pass, int frames, int start) const;
+  /// Observed frames of such a pass.
+  static int observed_before(int frames, int start) { return frames < start ? frames : start; }
   const Program& text_context() const { return *text_; }    // external 0: [text_len, text_dim]
   const Program& image_context() const { return *image_; }  // external 0: [clip_tokens, clip_dim]
   /// Any other plan of this model, say a training pass or a single layer.

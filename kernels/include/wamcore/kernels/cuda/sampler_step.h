@@ -13,6 +13,7 @@ struct StepCoefficients {
   float data_x = 0, data_v = 0;
   float fix_x = 1, fix_last = 0, fix_m0 = 0, fix_m1 = 0, fix_m2 = 0;
   float next_x = 1, next_m0 = 0, next_m1 = 0;
+  float sigma = 0;    // noise level of x, for the pull
   int32_t moves = 1;  // 0: this modality has arrived, x stays
 };
 
@@ -29,9 +30,13 @@ struct SamplerModality {
   float guidance = 1.0f;
   // Element e belongs to frame (e / area) % frames; frames from `held` on stay as they are. area 0: nothing is held.
   int32_t area = 0, frames = 1, held = 1;
+  // What the step is taken with is v - pull (target - (x - sigma v)) weight; the kept velocity stays the model's own.
+  const float* pull = nullptr;    // [steps], in device memory; nullptr: nothing pulls
+  const float* target = nullptr;  // [count]; not read where pull or weight is 0
+  const float* weight = nullptr;  // [count], 0 to 1; not read where pull is 0
 };
 
-/// Guidance and solver update of video and actions in one launch.
+/// Guidance, pull toward a plan and solver update of video and actions in one launch.
 struct SamplerStepParams {
   SamplerModality modality[2];  // video, action
   bool executed = true;         // false: a skipped step, which reuses the velocity
