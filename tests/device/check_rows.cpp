@@ -607,7 +607,8 @@ std::vector<Check> row_checks(Sizes sizes) {
   l.add(PlainCase{"ragged", 33, 333, 777, false, true, Act::gelu_erf});
   l.embed("14B", 1785, 5120, 2, 44, 80);
   l.embed("bundled", 29, 128, 2, 4, 6);
-  l.sampler("14B", 16 * 2 * 44 * 80, 24 * 32, 16);
+  // few steps: a product of many random ones may lose more digits than the kernel does
+  l.sampler("14B", 16 * 2 * 44 * 80, 24 * 32, 5);
   l.sampler("bundled", 16 * 2 * 4 * 6, 16 * 4, 4);
   return l.take();
 }
