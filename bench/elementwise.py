@@ -151,7 +151,7 @@ def sampler_step(case: ElementwiseCase, arrays: Arrays) -> list[Side]:
         if arrays.device == "cpu":
             raise Unavailable("sampler_step runs on a GPU")
         torch = arrays.torch
-        table = torch.tensor([[*weights, 0.0]] * STEPS, dtype=torch.float32, device="cuda")
+        table = torch.tensor([[*weights, 0.0, 0.0]] * STEPS, dtype=torch.float32, device="cuda")
         table.view(torch.int32)[:, -1] = 1  # the modality still moves
         counters = [torch.tensor([0], dtype=torch.int32, device="cuda") for _ in range(2)]
         modality = kernels.Modality(**state(), coefficients=table, guidance=5.0)

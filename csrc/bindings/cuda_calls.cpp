@@ -192,6 +192,8 @@ void quantize_rows(const Place& place, const std::array<int32_t, 2>& sizes, cons
 /// Addresses of x, conditional, unconditional (or 0), velocity, last, history and coefficients; numbers; guidance.
 using Modality = std::tuple<std::array<Address, 7>, int32_t, float>;
 
+static_assert(sizeof(kc::StepCoefficients) == 12 * 4, "COEFFICIENTS of wamcore/kernels.py");
+
 void sampler_step(const Place& place, const std::vector<Modality>& modalities, std::pair<Address, Address> counters,
                   int32_t steps, bool executed) {
   kc::SamplerStepParams p{.executed = executed, .step = at<int32_t>(counters.first)};

@@ -472,14 +472,14 @@ def quantize_rows(x: Any, y: Any, scale: Any, *, stream: int | None = None) -> N
     _kernels.cuda_quantize_rows(call.place(), a.shape, {k: (v.address, v.stride) for k, v in operands.items()})
 
 
-COEFFICIENTS = 11  # of a step: ten float32, and an int32 that says whether the modality still moves
+COEFFICIENTS = 12  # of a step: eleven float32, and an int32 that says whether the modality still moves
 
 
 class Modality(NamedTuple):
     """Arguments of `sampler_step` for video or actions, float32 on a GPU, contiguous.
 
     x [n] is updated in place; conditional, unconditional [n] (None: no guidance) are velocities of this step; velocity,
-    last [n] and history [3, n] are the solver's own from step to step; coefficients [steps, 11] are what it multiplies
+    last [n] and history [3, n] are the solver's own from step to step; coefficients [steps, 12] are what it multiplies
     with, in the order of StepCoefficients (kernels/include/wamcore/kernels/cuda/sampler_step.h).
     """
 

@@ -155,8 +155,8 @@ def sampler():
     names = ("x", "conditional", "unconditional", "velocity", "last")
     s = {name: normal(1, n) for name in names} | {"history": normal(3, n)}
     weights = np.array([1.0, -0.7, 0.4, 0.6, 0.1, 0.2, -0.1, 0.9, 0.1, -0.05], np.float32)
-    table = np.zeros((4, 11), np.float32)
-    table[:, :10], table[:, 10] = weights, np.ones(4, np.int32).view(np.float32)
+    table = np.zeros((4, 12), np.float32)
+    table[:, :10], table[:, 11] = weights, np.ones(4, np.int32).view(np.float32)
     held = {name: f32(a) for name, a in {**s, "coefficients": table}.items()}
     flat = {name: Claimed(n, dtype="float32", address=held[name].claim._managed.tensor.data) for name in names}
     modality = kernels.Modality(

@@ -115,10 +115,10 @@ QKV = Claimed(5, 2, 64)
 FROZEN = F.copy()
 FROZEN.flags.writeable = False
 
-MODALITY = kernels.Modality(*[F[0]] * 5, np.zeros((3, 6), np.float32), np.zeros((5, 11), np.float32))
+MODALITY = kernels.Modality(*[F[0]] * 5, np.zeros((3, 6), np.float32), np.zeros((5, 12), np.float32))
 SEVEN, ONE = Claimed(7, dtype="float32"), Claimed(1, dtype="int32")
 GPU_MODALITY = kernels.Modality(
-    *[SEVEN] * 5, history=Claimed(3, 7, dtype="float32"), coefficients=Claimed(5, 11, dtype="float32"), guidance=5.0
+    *[SEVEN] * 5, history=Claimed(3, 7, dtype="float32"), coefficients=Claimed(5, 12, dtype="float32"), guidance=5.0
 )
 
 WRONG = [
@@ -235,7 +235,7 @@ WRONG = [
         ([GPU_MODALITY._replace(coefficients=Claimed(5, 10, dtype="float32"))], ONE, ONE),
         {},
         "ShapeError",
-        "sampler_step: coefficients of modalities[0]: wanted [any, 11], got [5, 10]",
+        "sampler_step: coefficients of modalities[0]: wanted [any, 12], got [5, 10]",
     ),
     ("sampler_step", ([GPU_MODALITY], None, ONE), {}, "InputError", "step and ticket: wanted arrays, got None"),
     (
