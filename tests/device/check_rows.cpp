@@ -412,7 +412,8 @@ Distance add_check(int64_t count, Rig& rig, Fresh& fresh) {
   return all.distance();
 }
 
-// A whole schedule with guidance, held frames and a skipped step; the device counts the steps.
+// A whole schedule with guidance, held frames, a skipped step, actions pulled toward a plan; the device counts the
+// steps.
 class Schedule {
  public:
   Schedule(std::array<int, 2> counts, int steps, Rig& rig, Fresh& fresh)
@@ -451,7 +452,7 @@ class Schedule {
   struct Modality {
     SamplerModality p;
     std::vector<StepCoefficients> steps;
-    std::vector<float> conditional, unconditional;
+    std::vector<float> conditional, unconditional, pull, target, weight;
     std::vector<double> want, v, last, m0, m1, m2;
   };
   void set_up(Modality& m, int n, bool video) {
@@ -462,6 +463,8 @@ class Schedule {
       if (i > 0) k.fix_last = number(), k.fix_m0 = number(), k.fix_m1 = number(), k.next_m1 = number();
       if (i > 1) k.fix_m2 = number();
       k.moves = !video || i + 1 < steps_;
+      k.sigma = number();
+      m.pull.push_back(i % 2 ? 0.0f : number());
       m.steps.push_back(k);
     }
     const size_t count = size_t(n);
@@ -478,7 +481,13 @@ class Schedule {
            .steps = memory_.input(m.steps),
            .count = n,
            .guidance = video ? 5.0f : 1.0f};
-    if (video) m.p.area = n / 6, m.p.frames = 3, m.p.held = 2;
+    if (video) {
+      m.p.area = n / 6, m.p.frames = 3, m.p.held = 2;
+      return;
+    }
+    m.target = fresh_.array<float>(count), m.weight = fresh_.array<float>(count);
+    for (size_t i = 0; i < count; i += 2) m.weight[i] = 0;
+    m.p.pull = memory_.input(m.pull), m.p.target = memory_.input(m.target), m.p.weight = memory_.input(m.weight);
   }
   void advance(Modality& m, int step, bool executed) const {
     const StepCoefficients& k = m.steps[size_t(step)];
@@ -488,7 +497,9 @@ class Schedule {
                      ? m.unconditional[i] + double(m.p.guidance) * (double(m.conditional[i]) - m.unconditional[i])
                      : m.conditional[i];
       if (!k.moves || (m.p.area && int(i) / m.p.area % m.p.frames >= m.p.held)) continue;
-      m.m2[i] = m.m1[i], m.m1[i] = m.m0[i], m.m0[i] = k.data_x * m.want[i] + k.data_v * m.v[i];
+      double v = m.v[i];
+      if (m.p.pull) v -= m.pull[size_t(step)] * (m.target[i] - (m.want[i] - k.sigma * v)) * m.weight[i];
+      m.m2[i] = m.m1[i], m.m1[i] = m.m0[i], m.m0[i] = k.data_x * m.want[i] + k.data_v * v;
       m.last[i] =
           k.fix_x * m.want[i] + k.fix_last * m.last[i] + k.fix_m0 * m.m0[i] + k.fix_m1 * m.m1[i] + k.fix_m2 * m.m2[i];
       m.want[i] = k.next_x * m.last[i] + k.next_m0 * m.m0[i] + k.next_m1 * m.m1[i];
