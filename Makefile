@@ -27,7 +27,7 @@ CXX_FILES = $(shell git ls-files 'csrc/**.h' 'csrc/**.cpp' 'kernels/**.h' 'kerne
   'kernels/**.cu' 'tests/**.h' 'tests/**.cpp' \
   'examples/**.cpp' 'python/**.cpp')
 
-.PHONY: help demo test bench build-cpp sanitize aarch64 cuda cuda-checked lint format clean
+.PHONY: help demo test benchmark build-cpp sanitize aarch64 cuda cuda-checked lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -72,7 +72,8 @@ cuda-checked:
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -R '^(simt|cuda)_'
 	$(BIN)/python scripts/cuda_resources.py $(BUILD)/csrc/libwamcore_cuda.so kernels/cuda/resources.json
 
-bench: $(VENV)/.test  ## kernels, layers and chunks on this CPU beside torch; see `wamcore bench --help`
+# Not named bench: that is a folder, and one of the sources.
+benchmark: $(VENV)/.test  ## kernels, layers and chunks on this CPU beside torch; see `wamcore bench --help`
 	for what in $(BENCHES); do $(BIN)/wamcore bench $$what --device $(BENCH_DEVICE) $(BENCH_ARGS) || exit; done
 BENCHES ?= limits attention gemm elementwise layer forward chunk
 BENCH_DEVICE ?= cpu
