@@ -64,9 +64,10 @@ def test_training_mask(case, build_dir: Path, tmp_path: Path):
     check(errors, TOLERANCE)
 
 
-@golden.parametrize("head_wan21__steps1", "head_wan21__steps4", "head_wan21__frames_8_9_latent")
+# The two with the fewest passes: a pass costs a second here.
+@golden.parametrize("head_wan21__steps1", "head_wan21__frames_8_9_latent")
 def test_closed_loop(case, build_dir: Path, tmp_path: Path):
-    """A session whose chunks are one recording each; the second run leaves out what only pictures need."""
+    """A session whose chunks are one recording each, with one step also without what only pictures need."""
     golden.need(case)
     tensors, cfg = case.tensors(), case.config
     calls = cfg["log"]["calls"][:2]
@@ -81,7 +82,7 @@ def test_closed_loop(case, build_dir: Path, tmp_path: Path):
     checkpoints.write_golden(tmp_path / "checkpoint", case)
     mask = cfg["dit_step_mask"][: cfg["num_inference_steps"]]
     prompts = [{"ids": ids(call["lang"]), "negative": ids("negative")} for call in calls]
-    for actions_only in (False, True):
+    for actions_only in (False, True) if cfg["num_inference_steps"] == 1 else (False,):
         config = {"step_mask": mask, "calls": prompts, "actions_only": actions_only}
         errors = run(build_dir, "session", tmp_path / "case.safetensors", tmp_path / "checkpoint", config)
         assert len(errors) == len(calls) * (1 if actions_only else 2)
