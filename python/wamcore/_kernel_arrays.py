@@ -73,6 +73,11 @@ class Arguments:
                 where = "on a GPU" if self.cuda else "on the CPU"
                 raise InputError(f"{self.function}: {name}: wanted {wanted} {where}, got {a.dtype}")
 
+    def together(self, where: str = "", **pair: Any) -> None:
+        """Options that say something only beside each other."""
+        if len({value is None for value in pair.values()}) > 1:
+            raise InputError(f"{self.function}: {' and '.join(pair)}: wanted both or none{where}, got one")
+
     def named(self, pairs: Sequence[tuple[Array, Array]]) -> dict[str, Array]:
         """Segments by the names that messages use."""
         return {

@@ -146,6 +146,18 @@ def pack_weight(w: Any) -> Any:
     return _kernels.pack_weight(w)
 
 
+def _operands(**arrays: Array | None) -> dict[str, tuple[int, int]]:
+    """Address and row stride of what is there, by name."""
+    return {name: (a.address, a.stride) for name, a in arrays.items() if a}
+
+
+def _channels(call: Arguments, x: Array, w: Array, x_scale: Any, w_scale: Any) -> int:
+    """What the channels of a product on a GPU must be a multiple of: bfloat16, or with scales the bytes of e4m3."""
+    call.together(x_scale=x_scale, w_scale=w_scale)
+    call.dtypes("bfloat16" if x_scale is None else "uint8", x=x, w=w)
+    return 8 if x_scale is None else 16
+
+
 def gemm(
     x: Any,
     w: Any,
@@ -210,22 +222,17 @@ def gemm(
         call.dtypes("float32", x=a, w=b)
         _ops(threads).gemm(x, w, y, bias, activation, residual, gate, gate_row)
         return
-    if (x_scale is None) != (w_scale is None):
-        raise InputError("gemm: x_scale and w_scale: wanted both or none, got one")
-    call.dtypes("bfloat16" if x_scale is None else "uint8", x=a, w=b)
-    if (residual is None) != (gate is None):
-        raise InputError("gemm: residual and gate: wanted both or none on a GPU, got one")
+    step = _channels(call, a, b, x_scale, w_scale)
+    call.together(" on a GPU", residual=residual, gate=gate)
     if activation not in EPILOGUES or (activation != "none" and gate is not None):
         raise InputError(
             f"gemm: activation: wanted 'none', or 'gelu_tanh' without residual, on a GPU, got '{activation}'"
         )
-    step = 8 if x_scale is None else 16
     if n % 8 or k % step:
         raise ShapeError(f"gemm: w: wanted n a multiple of 8 and k of {step} on a GPU, got {n} and {k}")
     call.aligned(x=a, w=b, y=o, **{key: v for key, v in added.items() if v and key in ("bias", "residual", "gate")})
     epilogue = "gate_residual" if gate is not None else EPILOGUES[activation]
-    operands = {"x": a, "w": b, "y": o, **{key: v for key, v in added.items() if v}}
-    _kernels.cuda_gemm(call.place(), epilogue, (m, n, k), {key: (v.address, v.stride) for key, v in operands.items()})
+    _kernels.cuda_gemm(call.place(), epilogue, (m, n, k), _operands(x=a, w=b, y=o, **added))
 
 
 def gemm_qkv(
@@ -281,15 +288,11 @@ def gemm_qkv(
         for i, part in enumerate((q, k, v)):
             ops.gemm(x, rows[i * each : (i + 1) * each], part, None if bias is None else offsets[i * n : (i + 1) * n])
         return
-    if (x_scale is None) != (w_scale is None):
-        raise InputError("gemm_qkv: x_scale and w_scale: wanted both or none, got one")
-    call.dtypes("bfloat16" if x_scale is None else "uint8", x=a, w=b)
-    step = 8 if x_scale is None else 16
+    step = _channels(call, a, b, x_scale, w_scale)
     if c % step:
         raise ShapeError(f"gemm_qkv: x: wanted columns a multiple of {step} on a GPU, got {c}")
     call.aligned(x=a, w=b, **parts, **({"bias": added["bias"]} if added["bias"] else {}))
-    operands = {"x": a, "w": b, **parts, **{key: v for key, v in added.items() if v}}
-    _kernels.cuda_gemm(call.place(), "qkv", (m, 3 * n, c), {key: (v.address, v.stride) for key, v in operands.items()})
+    _kernels.cuda_gemm(call.place(), "qkv", (m, 3 * n, c), _operands(x=a, w=b, **parts, **added))
 
 
 def layer_norm(
@@ -329,9 +332,8 @@ def layer_norm(
     a = call.array("x", x, 2)
     rows, cols = a.shape
     o = call.array("y", y, a.shape, written=True)
-    for one, other, names in ((weight, bias, "weight and bias"), (shift, scale, "shift and scale")):
-        if (one is None) != (other is None):
-            raise InputError(f"layer_norm: {names}: wanted both or none, got one")
+    call.together(weight=weight, bias=bias)
+    call.together(shift=shift, scale=scale)
     if time_row is not None and shift is None:
         raise InputError("layer_norm: time_row: wanted shift and scale beside it, got none")
     added = {
@@ -362,8 +364,7 @@ def layer_norm(
             f"layer_norm: y: wanted columns and row strides that are multiples of 4 with y_scale, got {cols}, "
             f"{a.stride} and {o.stride}"
         )
-    operands = {"x": a, "y": o, **{key: v for key, v in added.items() if v}}
-    _kernels.cuda_layer_norm(call.place(), eps, (rows, cols), {k: (v.address, v.stride) for k, v in operands.items()})
+    _kernels.cuda_layer_norm(call.place(), eps, (rows, cols), _operands(x=a, y=o, **added))
 
 
 def qk_norm_rope(
@@ -398,8 +399,7 @@ def qk_norm_rope(
     a = call.array("x", x, 3)
     rows, heads, d = a.shape
     o = call.array("y", y, a.shape, written=True)
-    if (cos is None) != (sin is None):
-        raise InputError("qk_norm_rope: cos and sin: wanted both or none, got one")
+    call.together(cos=cos, sin=sin)
     if cos is not None and d % 2:
         raise ShapeError(f"qk_norm_rope: head_dim of x: wanted an even one to be rotated, got {d}")
     norm = call.optional("weight", weight, (heads * d,), "float32")
@@ -468,8 +468,7 @@ def quantize_rows(x: Any, y: Any, scale: Any, *, stream: int | None = None) -> N
             f"quantize_rows: wanted columns a multiple of 8 and a row stride of y of 16, got {a.shape[1]}, {o.stride}"
         )
     call.aligned(x=a, y=o)
-    operands: dict[str, Array] = {"x": a, "y": o, "scale": s}
-    _kernels.cuda_quantize_rows(call.place(), a.shape, {k: (v.address, v.stride) for k, v in operands.items()})
+    _kernels.cuda_quantize_rows(call.place(), a.shape, _operands(x=a, y=o, scale=s))
 
 
 COEFFICIENTS = 12  # of a step: eleven float32, and an int32 that says whether the modality still moves

@@ -127,4 +127,15 @@ inline WorstRatio worst(const std::vector<double>& commands, const wam::JointLim
   return w;
 }
 
+/// Runs until it ends by an error, at most `seconds`; returns its text, or "" if it did not end.
+inline std::string run_to_error(wam::VirtualRunner& runner, double seconds) {
+  try {
+    if (!runner.running()) runner.start();
+    runner.run(seconds);
+  } catch (const wam::Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
 }  // namespace fixture

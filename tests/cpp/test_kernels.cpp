@@ -25,33 +25,41 @@ void as_team(void (*kernel)(const P&, const Team&), const P& p, int size) {
   for (int rank = 0; rank < size; ++rank) kernel(p, Team{rank, size});
 }
 
+// The product p, whose operands are given, with what the bits of `round` say follows it.
+void agrees_with_every_epilogue(GemmParams p, int round) {
+  const auto bias = randn(p.n), residual = randn(p.m * p.n), gate = randn(3 * p.n);
+  std::vector<int32_t> rows(p.m);
+  for (auto& r : rows) r = int32_t(pick(0, 2));
+  std::vector<float> y(p.m * p.n), want(p.m * p.n);
+  p.y = y.data(), p.ldy = p.n;
+  p.activation = Activation(round % 5);
+  if (round & 1) p.bias = bias.data();
+  if (round & 2) p.residual = residual.data(), p.ldr = p.n;
+  if (round & 4) p.gate = gate.data(), p.ldg = p.n, p.gate_row = round & 8 ? rows.data() : nullptr;
+  as_team(gemm, p, int(pick(1, 4)));
+  p.y = want.data();
+  gemm_ref(p);
+  CHECK(check::relative_error(y, want, y.size(), std::sqrt(double(p.k))) < 4e-6);
+}
+
 }  // namespace
 
 TEST(gemm_with_every_epilogue) {
   for (int round = 0; round < 60; ++round) {
     const int64_t m = pick(1, 19), n = pick(1, 90), k = pick(1, 70);
-    const auto x = randn(m * k), bias = randn(n), residual = randn(m * n), gate = randn(3 * n);
+    const auto x = randn(m * k);
     auto w = randn(n * k);
     const bool halves = pick(0, 1);
     if (halves)
       for (float& value : w) value = __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, value) & 0xffff0000);
-    std::vector<int32_t> rows(m);
-    for (auto& r : rows) r = int32_t(pick(0, 2));
-    std::vector<float> packed(packed_size(n, k)), y(m * n), want(m * n);
+    std::vector<float> packed(packed_size(n, k));
     pack_weight(w.data(), n, k, packed.data());
     CHECK(is_bf16(packed.data(), packed.size()) == halves);
     std::vector<uint16_t> packed_halves(packed.size());
     to_bf16(packed.data(), packed.size(), packed_halves.data());
-    GemmParams p{.x = x.data(), .w = packed.data(), .y = y.data(), .m = m, .n = n, .k = k, .ldx = k, .ldy = n};
+    GemmParams p{.x = x.data(), .w = packed.data(), .m = m, .n = n, .k = k, .ldx = k};
     if (halves) p.w = packed_halves.data();
-    p.activation = Activation(round % 5);
-    if (round & 1) p.bias = bias.data();
-    if (round & 2) p.residual = residual.data(), p.ldr = n;
-    if (round & 4) p.gate = gate.data(), p.ldg = n, p.gate_row = round & 8 ? rows.data() : nullptr;
-    as_team(gemm, p, int(pick(1, 4)));
-    p.y = want.data();
-    gemm_ref(p);
-    CHECK(check::relative_error(y, want, y.size(), std::sqrt(double(k))) < 4e-6);
+    agrees_with_every_epilogue(p, round);
   }
 }
 
@@ -68,20 +76,10 @@ struct Int8Weight {
 TEST(gemm_with_int8_weights_and_every_epilogue) {
   for (int round = 0; round < 48; ++round) {
     const int64_t m = pick(1, round % 4 ? 19 : 110), n = pick(1, 90), k = pick(1, 200);
-    const auto x = randn(m * k), bias = randn(n), residual = randn(m * n), gate = randn(3 * n);
+    const auto x = randn(m * k);
     const Int8Weight w(randn(n * k), n, k);
-    std::vector<int32_t> rows(m);
-    for (auto& r : rows) r = int32_t(pick(0, 2));
-    std::vector<float> y(m * n), want(m * n);
-    GemmParams p{.x = x.data(), .w = w.panels, .y = y.data(), .m = m, .n = n, .k = k, .ldx = k, .ldy = n};
-    p.activation = Activation(round % 5);
-    if (round & 1) p.bias = bias.data();
-    if (round & 2) p.residual = residual.data(), p.ldr = n;
-    if (round & 4) p.gate = gate.data(), p.ldg = n, p.gate_row = round & 8 ? rows.data() : nullptr;
-    as_team(gemm, p, int(pick(1, 4)));
-    p.y = want.data();
-    gemm_ref(p);
-    CHECK(check::relative_error(y, want, y.size(), std::sqrt(double(k))) < 4e-6);
+    GemmParams p{.x = x.data(), .w = w.panels, .m = m, .n = n, .k = k, .ldx = k};
+    agrees_with_every_epilogue(p, round);
   }
 }
 

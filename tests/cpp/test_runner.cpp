@@ -17,17 +17,6 @@ namespace {
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kPeriod = 1.0 / 200;
 
-/// Runs until it ends by an error, at most `seconds`; returns its text, or "" if it did not end.
-std::string run_to_error(VirtualRunner& runner, double seconds) {
-  try {
-    if (!runner.running()) runner.start();
-    runner.run(seconds);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
-}
-
 }  // namespace
 
 TEST(commands_follow_the_plan_by_absolute_tick_at_any_delay) {

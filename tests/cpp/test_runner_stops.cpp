@@ -14,17 +14,6 @@ constexpr double kPeriod = 1.0 / 200;
 
 uint64_t count(const RunnerStats& s, Reason r) { return s.safety[static_cast<size_t>(r)]; }
 
-/// Runs until it ends by an error, at most `seconds`; returns its text, or "" if it did not end.
-std::string run_to_error(VirtualRunner& runner, double seconds) {
-  try {
-    if (!runner.running()) runner.start();
-    runner.run(seconds);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
-}
-
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
