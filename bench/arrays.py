@@ -22,7 +22,7 @@ def load_torch():
 class Arrays:
     """Makes arrays: numpy's on the CPU, torch's on a GPU."""
 
-    def __init__(self, device: str, threads: int = 0, seed: int = 0):
+    def __init__(self, device: str, threads: int = 1, seed: int = 0):
         self.torch = load_torch()
         self.device, self.threads = device, threads
         self.dtype = "float32" if device == "cpu" else "bfloat16"

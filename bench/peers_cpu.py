@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--python", nargs="*", default=[], metavar="FAMILY=PATH", help="interpreters that are there")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if not all(1 <= threads <= 1024 for threads in args.threads):
+        parser.error(f"--threads: wanted 1 to 1024, got {args.threads}")
     if args.worker:
         return serve(args.worker, args.work, args.threads[0])
     named = dict(entry.split("=", 1) for entry in args.python)

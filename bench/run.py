@@ -42,8 +42,6 @@ def check(args: argparse.Namespace) -> None:
         raise ConfigError(f"-n: wanted 1 to 100000, got {args.n}")
     if args.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device: wanted auto, cpu or cuda, got '{args.device}'")
-    if args.threads < 0 or args.threads > 1024:
-        raise ConfigError(f"--threads: wanted 0 to 1024, got {args.threads}")
     for name in ("seconds", "peak_tflops", "peak_gbs"):
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):

@@ -13,7 +13,7 @@ from wamcore import _core
 from .cases import MODELS, TABLE
 
 
-def load(name: str, device: str, threads: int, dtype: str):
+def load(name: str, device: str, threads: int | None, dtype: str):
     """A wamcore.Model with the sizes of `name` in the table. Raises ConfigError, DeviceError."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config(name)))

@@ -5,6 +5,7 @@
 
 #include "backend/cpu_backend.h"
 #include "backend/cuda_loader.h"
+#include "core/thread_pool.h"
 #include "wamcore/error.h"
 #include "wamcore/kernels/isa.h"
 
@@ -51,9 +52,11 @@ std::string cpu_isa() try { return kernels::isa_name(kernels::isa()); } catch (c
   throw DeviceError(e.what());
 }
 
-std::shared_ptr<Backend> make_backend(const std::string& device, int threads) {
-  if (threads < 0 || threads > 256)
-    throw DeviceError("make_backend: threads must be 0 (all) to 256, got " + std::to_string(threads));
+std::shared_ptr<Backend> make_backend(const std::string& device, std::optional<int> wanted) {
+  const int threads = wanted.value_or(available_cpus());
+  if (threads < 1 || threads > kMostThreads)
+    throw DeviceError("make_backend: threads must be 1 to " + std::to_string(kMostThreads) + ", got " +
+                      std::to_string(threads));
   cpu_isa();  // a wrong name is an error here, not in the middle of a pass
   if (device == "cpu" || device == "auto") return std::make_shared<CpuBackend>(threads, /*fused=*/true);
   if (device == "cpu-ops") return std::make_shared<CpuBackend>(threads, /*fused=*/false);

@@ -81,7 +81,7 @@ WAMCORE_API std::string cpu_isa();
 
 /// "cpu": fused layers; "cpu-ops": the plain loop over operations that "cpu" is compared with; "cuda" or "cuda:N": a
 /// GPU, by the plugin. "auto" is "cpu" for as long as docs/verified_on_device.md has no row of the programs. Throws
-/// DeviceError.
-WAMCORE_API std::shared_ptr<Backend> make_backend(const std::string& device, int threads);
+/// DeviceError. Without `threads` there is one for each CPU that the process may use.
+WAMCORE_API std::shared_ptr<Backend> make_backend(const std::string& device, std::optional<int> threads);
 
 }  // namespace wam

@@ -20,7 +20,8 @@ std::string json_text(const py::object& config) {
   return py::module_::import("json").attr("dumps")(config).cast<std::string>();
 }
 
-ComponentFiles files_of(const py::object& config, std::vector<std::string> weights, std::string device, int threads) {
+ComponentFiles files_of(const py::object& config, std::vector<std::string> weights, std::string device,
+                        std::optional<int> threads) {
   return {json_text(config), std::move(weights), std::move(device), threads};
 }
 
@@ -98,10 +99,11 @@ void bind_vae(py::module_& m) {
       "    config: dict or JSON text.\n"
       "    weights: safetensors files that together hold the codec; without decoder tensors it only encodes.\n"
       "    device: backend name.\n"
-      "    threads: CPU threads; 0 for all.\n\n"
+      "    threads: CPU threads; None: one for each CPU that the process may use.\n\n"
       "Raises:\n"
       "    ConfigError, WeightError: config or weights are wrong or do not fit each other.")
-      .def(py::init([](const py::object& config, std::vector<std::string> weights, std::string device, int threads) {
+      .def(py::init([](const py::object& config, std::vector<std::string> weights, std::string device,
+                       std::optional<int> threads) {
              return open_vae(files_of(config, std::move(weights), std::move(device), threads));
            }),
            py::arg("config"), py::arg("weights"), py::arg("device") = "cpu", py::arg("threads") = 1)

@@ -23,7 +23,7 @@ struct Dit {
   Tap tap;
 
   Dit(const std::string& config, const std::string& weights, std::pair<int64_t, int64_t> grid,
-      const std::string& device, int threads, const std::string& dtype) {
+      const std::string& device, std::optional<int> threads, const std::string& dtype) {
     const json::Value document = json::parse(config, "config");
     model = std::make_shared<DreamZero>(read_dit_config({document, "config"}),
                                         DreamZero::Grid2{grid.first, grid.second}, "");
@@ -182,7 +182,7 @@ std::vector<std::pair<std::string, Shape>> dit_keys(const std::string& config, s
   return out;
 }
 
-std::shared_ptr<Model> make_synthetic(const std::string& dir, const std::string& device, int threads,
+std::shared_ptr<Model> make_synthetic(const std::string& dir, const std::string& device, std::optional<int> threads,
                                       const std::string& dtype, uint64_t seed) {
   const py::gil_scoped_release nogil;
   const LoadOptions options{.device = device, .threads = threads, .dtype = dtype};
@@ -192,7 +192,7 @@ std::shared_ptr<Model> make_synthetic(const std::string& dir, const std::string&
 }  // namespace
 
 void bind_dit(py::module_& m) {
-  m.def("synthetic_model", &make_synthetic, py::arg("dir"), py::arg("device") = "cpu", py::arg("threads") = 0,
+  m.def("synthetic_model", &make_synthetic, py::arg("dir"), py::arg("device") = "cpu", py::arg("threads") = py::none(),
         py::arg("dtype") = "auto", py::arg("seed") = 0,
         "A Model of a folder with config.json and embodiment.json, its weights random: what it costs is real, what it "
         "says is not. Raises ConfigError, DeviceError.");
@@ -203,14 +203,14 @@ Args:
     weights: safetensors file with the upstream state-dict names, no prefix.
     grid: latent (height, width).
     device: "cpu" or "cpu-ops".
-    threads: 0 for all cores.
+    threads: None: one for each CPU that the process may use.
     dtype: of the large products, as Model.load takes it.
 Raises:
     ConfigError, WeightError: configuration and weights do not fit.)")
-      .def(py::init<const std::string&, const std::string&, std::pair<int64_t, int64_t>, const std::string&, int,
-                    const std::string&>(),
-           py::arg("config"), py::arg("weights"), py::arg("grid"), py::arg("device") = "cpu", py::arg("threads") = 0,
-           py::arg("dtype") = "auto")
+      .def(py::init<const std::string&, const std::string&, std::pair<int64_t, int64_t>, const std::string&,
+                    std::optional<int>, const std::string&>(),
+           py::arg("config"), py::arg("weights"), py::arg("grid"), py::arg("device") = "cpu",
+           py::arg("threads") = py::none(), py::arg("dtype") = "auto")
       .def("set_context", &Dit::set_context, py::arg("text"), py::arg("image") = py::none(),
            "Caches K/V of the text rows [text_len, text_dim] and image tokens [clip_tokens, clip_dim].")
       .def("prefill", &Dit::prefill, py::arg("x"), py::arg("start"), py::arg("y") = py::none(), py::arg("taps") = false,

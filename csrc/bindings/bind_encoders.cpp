@@ -25,7 +25,7 @@ Tap collect(Taps& taps) {
 // Opens a component whose tensors have no prefix; every tensor of the file must be accounted for.
 template <typename Component, typename Config>
 std::unique_ptr<Component> open(const std::string& config, const std::string& weights, const std::string& device,
-                                int threads) {
+                                std::optional<int> threads) {
   const json::Value document = json::parse(config, "config");
   const Config parsed = Config::parse({document, "config"});
   WeightStore store = WeightStore::open(weights);
@@ -53,7 +53,7 @@ void bind_encoders(py::module_& m) {
   const char* const opening = "Opens the part from its JSON config and a safetensors file with the upstream names.";
   py::class_<TextEncoder>(m, "TextEncoder", "The umT5-form text encoder of a checkpoint by itself.")
       .def(py::init(&open<TextEncoder, TextEncoderConfig>), py::arg("config"), py::arg("weights"),
-           py::arg("device") = "cpu", py::arg("threads") = 0, opening)
+           py::arg("device") = "cpu", py::arg("threads") = py::none(), opening)
       .def(
           "encode",
           [](const TextEncoder& e, const std::vector<int64_t>& ids, int64_t text_len, bool with_taps) {
@@ -71,7 +71,7 @@ void bind_encoders(py::module_& m) {
                   "Bucket of the distance key - query.");
   py::class_<ClipVision>(m, "ClipVision", "The CLIP image tower of a checkpoint by itself.")
       .def(py::init(&open<ClipVision, ClipConfig>), py::arg("config"), py::arg("weights"), py::arg("device") = "cpu",
-           py::arg("threads") = 0, opening)
+           py::arg("threads") = py::none(), opening)
       .def(
           "encode",
           [](const ClipVision& c, const FloatArray& rgb, bool with_taps) {

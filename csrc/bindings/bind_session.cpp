@@ -8,8 +8,8 @@
 namespace wam::bindings {
 namespace {
 
-std::shared_ptr<const Model> load(const std::string& dir, const std::string& device, int threads, bool check_finite,
-                                  const std::string& dtype) {
+std::shared_ptr<const Model> load(const std::string& dir, const std::string& device, std::optional<int> threads,
+                                  bool check_finite, const std::string& dtype) {
   const py::gil_scoped_release nogil;
   return Model::load(dir, {device, threads, check_finite, dtype});
 }
@@ -116,18 +116,18 @@ Args:
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Weights and configuration on one device; shared by sessions.")
       .def_static(
           "load",
-          [](const std::string& dir, const std::string& device, int threads, bool check_finite,
+          [](const std::string& dir, const std::string& device, std::optional<int> threads, bool check_finite,
              const std::string& dtype) {
             return std::const_pointer_cast<Model>(load(dir, device, threads, check_finite, dtype));
           },
-          py::arg("dir"), py::arg("device") = "auto", py::arg("threads") = 0, py::arg("check_finite") = false,
+          py::arg("dir"), py::arg("device") = "auto", py::arg("threads") = py::none(), py::arg("check_finite") = false,
           py::arg("dtype") = "auto",
           R"(Loads a checkpoint folder: config.json, embodiment.json and safetensors.
 
 Args:
     dir: the folder.
     device: "auto", "cpu" or "cpu-ops" (the plain loop over operations).
-    threads: 0 for all cores.
+    threads: 1 to 1024; None: one for each CPU that the process may use.
     check_finite: refuse NaN and infinity in every tensor before anything else; those of weights always are.
     dtype: of the transformer's large products: "auto", "float32", "bfloat16", "fp8" or "int8".
 Raises:

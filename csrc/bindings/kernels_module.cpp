@@ -17,7 +17,7 @@ using namespace nb::literals;
 
 class DeviceOps {
  public:
-  DeviceOps(const std::string& device, int threads) : backend_(make_backend(device, threads)) {}
+  DeviceOps(const std::string& device, std::optional<int> threads) : backend_(make_backend(device, threads)) {}
   Ops& ops() { return backend_->ops(); }
   int threads() const { return backend_->threads(); }
 
@@ -208,7 +208,8 @@ NB_MODULE(_kernels, m) {
         "Lays a Linear weight [n, k] out for gemm; returns float32 [ceil(n / PANEL), k, PANEL], zero padded.");
 
   auto ops = nb::class_<DeviceOps>(m, "Ops", "The operations as one device runs them.");
-  ops.def(nb::init<const std::string&, int>(), "device"_a = "cpu", "threads"_a = 1, "threads: 0 means all CPUs.");
+  ops.def(nb::init<const std::string&, std::optional<int>>(), "device"_a = "cpu", "threads"_a = 1,
+          "threads: None means one for each CPU that the process may use.");
   ops.def_prop_ro("threads", &DeviceOps::threads, "Threads that share one operation.");
 
   bind_operation(ops, m, "attention", attention, &Ops::attention, table.attention_ref,

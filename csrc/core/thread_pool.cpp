@@ -50,10 +50,10 @@ bool wait_awake(bool may_spin, Done&& done) {
 }
 
 int checked_size(int threads) {
-  constexpr int kMost = 1024;
-  if (threads < 0 || threads > kMost)
-    throw ConfigError("ThreadPool: wanted 0 to " + std::to_string(kMost) + " threads, got " + std::to_string(threads));
-  return threads == 0 ? available_cpus() : threads;
+  if (threads < 1 || threads > kMostThreads)
+    throw ConfigError("ThreadPool: wanted 1 to " + std::to_string(kMostThreads) + " threads, got " +
+                      std::to_string(threads));
+  return threads;
 }
 
 }  // namespace
@@ -65,7 +65,7 @@ int available_cpus() {
   std::ifstream file("/sys/fs/cgroup/cpu.max");
   long quota = 0, period = 0;
   if (file >> quota >> period && quota > 0 && period > 0) cpus = std::min<long>(cpus, (quota + period - 1) / period);
-  return std::max(cpus, 1);
+  return std::clamp(cpus, 1, kMostThreads);
 }
 
 ThreadPool::ThreadPool(int threads)

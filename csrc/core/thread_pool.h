@@ -12,13 +12,15 @@
 
 namespace wam {
 
+inline constexpr int kMostThreads = 1024;
+
 /// Threads that run the shares of one piece of work after another, the caller among them. A thread takes the next share
 /// when it is free, so that one which the system has put aside holds nobody up: the caller does its part. Sessions may
 /// use a pool together: their calls take turns in the order they came. run() allocates nothing.
 class ThreadPool {
  public:
-  /// `threads` counts the caller; 0 means one per CPU this process may use.
-  explicit ThreadPool(int threads = 0);
+  /// `threads`, 1 to kMostThreads, counts the caller. Throws ConfigError.
+  explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -59,7 +61,7 @@ class ThreadPool {
   std::vector<std::thread> workers_;
 };
 
-/// CPUs that this process may use: its affinity mask and, in a container, its quota; at least 1.
+/// CPUs that this process may use: its affinity mask and, in a container, its quota; 1 to kMostThreads.
 int available_cpus();
 
 }  // namespace wam

@@ -105,7 +105,7 @@ class Embodiment:
 class Model:
     @staticmethod
     def load(
-        dir: str, device: str = "auto", threads: int = 0, check_finite: bool = False, dtype: str = "auto"
+        dir: str, device: str = "auto", threads: int | None = None, check_finite: bool = False, dtype: str = "auto"
     ) -> Model: ...
     @property
     def embodiment(self) -> Embodiment: ...

@@ -40,7 +40,7 @@ ACTIVATIONS = ("none", "gelu_tanh", "gelu_erf", "silu", "relu")
 
 
 @functools.lru_cache(maxsize=4)
-def _ops(threads: int) -> _kernels.Ops:
+def _ops(threads: int | None) -> _kernels.Ops:
     return _kernels.Ops("cpu", threads=threads)
 
 
@@ -53,7 +53,7 @@ def attention(
     splits: int | None = None,
     lse: Any = None,
     stream: int | None = None,
-    threads: int = 0,
+    threads: int | None = None,
 ) -> None:
     """out = softmax(scale q k^T) v over the rows of all segments together, read in place; no mask.
 
@@ -68,7 +68,7 @@ def attention(
             have work to the end; 1 to 8; None: what `splits_for` chooses.
         lse: GPU only: float32 [heads, rows], takes the natural logarithm of each softmax's sum.
         stream: GPU only: the address of a cudaStream_t; None: torch's current stream for its tensors, else the default.
-        threads: CPU only; 0 for all cores.
+        threads: CPU only; None: all that the process may use.
 
     Raises:
         ShapeError, InputError, DeviceError: see the module.
@@ -171,7 +171,7 @@ def gemm(
     x_scale: Any = None,
     w_scale: Any = None,
     stream: int | None = None,
-    threads: int = 0,
+    threads: int | None = None,
 ) -> None:
     """y = residual + gate * activation(x w^T + bias), a Linear layer with what follows it in the same launch.
 
@@ -187,7 +187,7 @@ def gemm(
         x_scale: GPU only: float32 [m], what a row of x is multiplied with (`quantize_rows` gives it).
         w_scale: GPU only: float32 [n].
         stream: GPU only: as for `attention`.
-        threads: CPU only; 0 for all cores.
+        threads: CPU only; None: all that the process may use.
 
     On a GPU n and k are multiples of 8 (k of 16 with scales), and rows start at multiples of 16 bytes.
 
@@ -246,7 +246,7 @@ def gemm_qkv(
     x_scale: Any = None,
     w_scale: Any = None,
     stream: int | None = None,
-    threads: int = 0,
+    threads: int | None = None,
 ) -> None:
     """[q | k | v] = x w^T + bias, the columns sent to three places in one launch (three on the CPU).
 
@@ -307,7 +307,7 @@ def layer_norm(
     time_row: Any = None,
     y_scale: Any = None,
     stream: int | None = None,
-    threads: int = 0,
+    threads: int | None = None,
 ) -> None:
     """y = (LN(x) * weight + bias) * (1 + scale[t]) + shift[t]: a norm, and its modulation by a timestep, in one pass.
 
@@ -376,7 +376,7 @@ def qk_norm_rope(
     cos: Any = None,
     sin: Any = None,
     stream: int | None = None,
-    threads: int = 0,
+    threads: int | None = None,
 ) -> None:
     """y = rope(x / rms(x) * weight), the root mean square over all heads of a row.
 

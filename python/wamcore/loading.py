@@ -39,7 +39,12 @@ def find(model: str | Path) -> Path:
 
 
 def load(
-    model: str | Path, *, device: str = "auto", threads: int = 0, check_finite: bool = False, dtype: str = "auto"
+    model: str | Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    check_finite: bool = False,
+    dtype: str = "auto",
 ) -> Model:
     """Loads a checkpoint: config.json, embodiment.json and safetensors.
 
@@ -47,7 +52,7 @@ def load(
         model: name of a bundled model ("tabletop"), or the path of a checkpoint folder.
         device: "auto", "cpu", "cpu-ops" (the plain loop over operations that "cpu" is compared with), "cuda" or
             "cuda:N".
-        threads: how many to compute with; 0 for all cores.
+        threads: how many to compute with, 1 to 1024; None: one for each CPU that the process may use.
         check_finite: refuse NaN and infinity in every tensor before anything else is done; without it a weight that is
             not finite is an error when the model comes to it.
         dtype: what the transformer's large products are computed in. "auto": float32 on a CPU, bfloat16 on a GPU;

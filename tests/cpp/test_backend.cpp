@@ -3,6 +3,7 @@
 #include <random>
 
 #include "check.h"
+#include "core/thread_pool.h"
 #include "flow/denoiser.h"
 #include "wamcore/error.h"
 
@@ -248,6 +249,8 @@ TEST(bad_requests_are_refused) {
   CHECK_THROWS(DreamZero(c, {4, 4}, ""), ConfigError, "frame_seqlen");
   CHECK_THROWS(make_backend("tpu", 1), DeviceError, "tpu");
   CHECK_THROWS(make_backend("cpu", -1), DeviceError, "threads");
+  CHECK_THROWS(make_backend("cpu-ops", 0), DeviceError, "threads must be 1 to 1024, got 0");
+  CHECK(make_backend("cpu", {})->threads() == available_cpus());
   CHECK_THROWS(make_backend("cpu", 1'000'000), DeviceError, "got 1000000");
   auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
   model->load(make_backend("cpu", 1), weight);

@@ -107,7 +107,7 @@ class Report {
 };
 
 std::shared_ptr<wam::Backend> gpu_backend() {
-  return std::make_shared<wam::cuda::CudaBackend>(wam::cuda::open_device(0), wam::make_backend("cpu", 0));
+  return std::make_shared<wam::cuda::CudaBackend>(wam::cuda::open_device(0), wam::make_backend("cpu", {}));
 }
 
 /// Prefill and denoise of small random models, on the GPU and through the CPU's plain loop over operations.
@@ -124,7 +124,7 @@ std::vector<Check> program_checks(Sizes sizes) {
                    .run = [s, precision](Rig&, Fresh& fresh) {
                      const wam::DitConfig c = small_models::config(s);
                      const small_models::Inputs in(c, s, unsigned(fresh.under(1u << 30)));
-                     const auto want = small_models::run(wam::make_backend("cpu-ops", 0), c, s, in),
+                     const auto want = small_models::run(wam::make_backend("cpu-ops", {}), c, s, in),
                                 got = small_models::run(gpu_backend(), c, s, in, 3, precision);
                      double error = 0;
                      for (const double e :

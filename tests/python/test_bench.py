@@ -84,7 +84,9 @@ def test_without_torch_the_baselines_say_so(tmp_path, monkeypatch, capsys):
     [
         (["attention", "-n", "0"], "-n: wanted 1 to 100000, got 0"),
         (["attention", "--device", "tpu"], "--device: wanted auto, cpu or cuda, got 'tpu'"),
-        (["gemm", "--threads", "-1"], "--threads: wanted 0 to 1024, got -1"),
+        (["gemm", "--threads", "-1"], "--threads: wanted 1 to 1024, got -1"),
+        (["tabletop", "--threads", "0"], "--threads: wanted 1 to 1024, got 0"),
+        (["runtime", "--threads", "1000000"], "--threads: wanted 1 to 1024, got 1000000"),
         (["layer", "--seconds", "0"], "--seconds: wanted more than 0, got 0"),
         (["layer", "--peak-gbs", "nan"], "--peak-gbs: wanted more than 0, got nan"),
         (["attention", "--smoke", "--only", "70b"], "--only: wanted a part of a case's name, got '70b'"),

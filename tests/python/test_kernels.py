@@ -149,6 +149,8 @@ def test_unknown_names():
         kernels.Ops("tpu")
     with pytest.raises(wamcore.DeviceError, match="threads"):
         kernels.Ops("cpu", threads=-1)
+    with pytest.raises(wamcore.DeviceError, match="threads must be 1 to 1024, got 0"):
+        wamcore.kernels.layer_norm(F, F.copy(), threads=0)
 
 
 def test_the_stub_describes_the_module(root):

@@ -134,6 +134,7 @@ def test_real_time_runs_the_threads_of_a_robot(tmp_path, capsys):
         (["--delay", "-1"], "--delay"),
         (["--delay", "1", "--realtime"], "--delay: with --realtime an inference takes what it takes"),
         (["--execute", "17"], "at most 16"),
+        (["--threads", "0"], "--threads: wanted 1 to 1024, got 0"),
         (["--control-hz", "1"], "--control-hz"),
         (["nosuch"], "nosuch"),
     ],

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,7 @@ namespace wam {
 
 struct LoadOptions {
   std::string device = "auto";  // "auto", "cpu", "cpu-ops" (the plain loop over operations), "cuda" or "cuda:N"
-  int threads = 0;              // 0: all cores
+  std::optional<int> threads;   // absent: one for each CPU that the process may use
   bool check_finite = false;    // look for NaN and infinity before all else; those that a pass reads always are
   /// What the transformer's large products are computed in: "auto" (what the device runs best without being asked:
   /// float32 on a CPU, bfloat16 on a GPU), "float32", "bfloat16", "fp8" or "int8". Not every device has each.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,7 @@ struct ComponentFiles {
   std::string config;                // JSON text
   std::vector<std::string> weights;  // safetensors files that together hold the component's tensors, names as published
   std::string device = "cpu";        // see make_backend
-  int threads = 1;
+  std::optional<int> threads = 1;
 };
 
 /// Throws ConfigError, WeightError: also when a file has a tensor that does not belong there. A file set without any

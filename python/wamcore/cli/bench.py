@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("model", nargs="?", default="tabletop", metavar="WHAT", help=f'{what}; "runtime": see below')
     add("-n", type=int, metavar="N", help="inferences or calls to count (default: 60 inferences, 100 calls)")
     add("--steps", type=int, metavar="K", help="flow steps (default: as the checkpoint says)")
-    add("--threads", type=int, default=0, help="to compute with, on both sides (default: all cores)")
+    add("--threads", type=int, help="to compute with, on both sides (default: all cores)")
     add("--device", default="auto", help='"auto", "cpu", "cpu-ops" or "cuda"')
     add("--dtype", default="auto", help="of the large products, where the device has a choice: see wamcore.load")
     add("--no-reference", action="store_true", help="leave the PyTorch reference out")
@@ -68,6 +68,8 @@ def kernel_benches():
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.threads is not None and not 1 <= args.threads <= 1024:
+        raise ConfigError(f"--threads: wanted 1 to 1024, got {args.threads}")
     if args.model == "runtime":
         return bench_runtime.run(args)
     if args.model in kernel_benches().BENCHES:

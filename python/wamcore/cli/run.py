@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--control-hz", type=float, default=200.0, metavar="HZ", help="rate of joint commands (default: 200)")
     add("--device", default="auto", help='"auto", "cpu" or "cpu-ops"')
     add("--dtype", default="auto", help="of the large products, where the device has a choice: see wamcore.load")
-    add("--threads", type=int, default=0, help="to compute with (default: all cores)")
+    add("--threads", type=int, help="to compute with (default: all cores)")
     add("--headless", action="store_true", help="for scripts: no line that is rewritten, even on a terminal")
     add("--no-video", action="store_true", help="write no video; no picture that the model imagines is decoded then")
     add("--out", type=Path, metavar="DIR", help="folder for video, plot and JSON (default: runs/<date and time>)")
@@ -65,7 +65,7 @@ def check(args: argparse.Namespace) -> None:
         "seed": (0, 2**31),
         "delay": (0, 1000),
         "execute": (1, 10_000),
-        "threads": (0, 1024),
+        "threads": (1, 1024),
     }
     for name, (low, high) in limits.items():
         value = getattr(args, name)
