@@ -33,6 +33,10 @@ std::shared_ptr<float> host_floats(int64_t count) {
 
 std::unique_ptr<ChunkSampler> Backend::chunks(const std::vector<ChunkSpec>&) { return nullptr; }
 
+void Backend::time_operations(bool on) {
+  if (on) throw DeviceError("time_operations: wanted a model on the CPU, got device '" + std::string(name()) + "'");
+}
+
 std::shared_ptr<float> Backend::allocate_keys(int64_t rows, int64_t heads, int64_t head_dim) {
   return host_floats(rows * heads * head_dim);
 }

@@ -56,6 +56,9 @@ class WAMCORE_API Backend {
   virtual std::unique_ptr<ChunkSampler> chunks(const std::vector<ChunkSpec>& specs);
   /// What ran so far, with the kernels that were really chosen; empty where a backend does not count.
   virtual std::vector<OperationReport> operations() const { return {}; }
+  /// Times operations from here on, from nothing, or no longer. Throws DeviceError where a backend cannot.
+  virtual void time_operations(bool on);
+  virtual std::vector<OperationTime> operation_times() const { return {}; }
 
   // Keys and values are the backend's own: where they lie and of what elements they are is nobody else's business. The
   // pointers are handed back in views, and never read through outside of the backend.

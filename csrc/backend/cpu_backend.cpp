@@ -15,6 +15,8 @@ struct OperationInfo {
   enum { plain, per_isa, bytes } kernels;  // for the default target only; for every instruction set; by int8_isa()
   const char* precision;
 };
+constexpr const char* kNoStep = "encoders";
+thread_local const char* current_step = kNoStep;
 constexpr int64_t kMuch = INT64_MAX;  // always for all threads
 constexpr const char* kFloat = "float32";
 constexpr const char* kBf16Weights = "float32, weights bfloat16";
@@ -35,15 +37,25 @@ constexpr OperationInfo kOperations[kCpuOperations] = {{"gemm", OperationInfo::p
 
 }  // namespace
 
+OperationClock::Name name_of(CpuOperation operation, const char* step) {
+  const OperationInfo& info = kOperations[static_cast<size_t>(operation)];
+  return {step, info.name, info.precision};
+}
+
+void CpuOps::step(const char* name) { current_step = name ? name : kNoStep; }
+
 // `work` is in multiply-adds or what takes as long. Calling the other threads takes about as long as kAlone of them.
-template <typename F>
-void CpuOps::run(CpuOperation operation, int64_t work, F&& kernel) {
+template <typename Params>
+void CpuOps::run(CpuOperation operation, int64_t work, const Params& p, void (*kernel)(const Params&, const Team&)) {
   constexpr int64_t kAlone = 100'000;
   count(operation);
+  const bool timed = clock_.on();
+  const auto began = timed ? OperationClock::Time::now() : OperationClock::Time::time_point{};
   if (work < kAlone)
-    kernel(Team{});
+    kernel(p, Team{});
   else
-    pool_.run(std::forward<F>(kernel));
+    pool_.run([&](const Team& team) { kernel(p, team); });
+  if (timed) clock_.add(name_of(operation, current_step), 1, OperationClock::since(began), cost_of(p));
 }
 
 std::vector<OperationReport> CpuOps::operations() const {
@@ -57,67 +69,54 @@ std::vector<OperationReport> CpuOps::operations() const {
   return out;
 }
 
-void CpuOps::gemm(const kernels::GemmParams& p) {
-  run(gemm_operation(p), p.m * p.n * p.k, [&](const Team& team) { kernels::gemm(p, team); });
-}
+void CpuOps::gemm(const kernels::GemmParams& p) { run(gemm_operation(p), p.m * p.n * p.k, p, kernels::gemm); }
 void CpuOps::attention(const kernels::AttentionParams& p) {
   if (p.head_dim < 1 || p.head_dim > kernels::kMaxHeadDim)  // encoders and codecs call this without a plan
     throw ConfigError("attention: head_dim must be 1 to " + std::to_string(kernels::kMaxHeadDim) + ", got " +
                       std::to_string(p.head_dim));
-  run(CpuOperation::attention, kMuch, [&](const Team& team) { kernels::attention(p, team); });
+  run(CpuOperation::attention, kMuch, p, kernels::attention);
 }
 void CpuOps::layer_norm(const kernels::LayerNormParams& p) {
-  run(CpuOperation::norm, 8 * p.rows * p.cols, [&](const Team& team) { kernels::layer_norm(p, team); });
+  run(CpuOperation::norm, 8 * p.rows * p.cols, p, kernels::layer_norm);
 }
 void CpuOps::qk_norm_rope(const kernels::QkNormRopeParams& p) {
-  run(CpuOperation::norm, 8 * p.rows * p.heads * p.head_dim, [&](const Team& team) { kernels::qk_norm_rope(p, team); });
+  run(CpuOperation::norm, 8 * p.rows * p.heads * p.head_dim, p, kernels::qk_norm_rope);
 }
 void CpuOps::activation(const kernels::ActivationParams& p) {
-  run(CpuOperation::activation, 8 * p.rows * p.cols, [&](const Team& team) { kernels::activation(p, team); });
+  run(CpuOperation::activation, 8 * p.rows * p.cols, p, kernels::activation);
 }
 void CpuOps::sinusoid(const kernels::SinusoidParams& p) {
-  run(CpuOperation::other, 32 * p.rows * p.cols, [&](const Team& team) { kernels::sinusoid(p, team); });
+  run(CpuOperation::other, 32 * p.rows * p.cols, p, kernels::sinusoid);
 }
-void CpuOps::patchify(const kernels::PatchifyParams& p) {
-  run(CpuOperation::rearrange, kMuch, [&](const Team& team) { kernels::patchify(p, team); });
-}
+void CpuOps::patchify(const kernels::PatchifyParams& p) { run(CpuOperation::rearrange, kMuch, p, kernels::patchify); }
 void CpuOps::unpatchify(const kernels::UnpatchifyParams& p) {
-  run(CpuOperation::rearrange, 4 * p.channels * p.frames * p.height * p.width,
-      [&](const Team& team) { kernels::unpatchify(p, team); });
+  run(CpuOperation::rearrange, 4 * p.channels * p.frames * p.height * p.width, p, kernels::unpatchify);
 }
 void CpuOps::modulation(const kernels::ModulationParams& p) {
-  run(CpuOperation::activation, p.rows * p.cols, [&](const Team& team) { kernels::modulation(p, team); });
+  run(CpuOperation::activation, p.rows * p.cols, p, kernels::modulation);
 }
-void CpuOps::combine(const kernels::CombineParams& p) {
-  run(CpuOperation::other, p.n * p.count, [&](const Team& team) { kernels::combine(p, team); });
-}
-void CpuOps::conv(const kernels::ConvParams& p) {
-  run(CpuOperation::conv, kMuch, [&](const Team& team) { kernels::conv(p, team); });
-}
+void CpuOps::combine(const kernels::CombineParams& p) { run(CpuOperation::other, p.n * p.count, p, kernels::combine); }
+void CpuOps::conv(const kernels::ConvParams& p) { run(CpuOperation::conv, kMuch, p, kernels::conv); }
 void CpuOps::channel_norm(const kernels::ChannelNormParams& p) {
-  run(CpuOperation::norm, 8 * p.rows * p.cols, [&](const Team& team) { kernels::channel_norm(p, team); });
+  run(CpuOperation::norm, 8 * p.rows * p.cols, p, kernels::channel_norm);
 }
 void CpuOps::affine(const kernels::AffineParams& p) {
-  run(CpuOperation::frames, p.height * p.width * p.channels, [&](const Team& team) { kernels::affine(p, team); });
+  run(CpuOperation::frames, p.height * p.width * p.channels, p, kernels::affine);
 }
 void CpuOps::upsample(const kernels::UpsampleParams& p) {
-  run(CpuOperation::frames, 4 * p.height * p.width * p.channels, [&](const Team& team) { kernels::upsample(p, team); });
+  run(CpuOperation::frames, 4 * p.height * p.width * p.channels, p, kernels::upsample);
 }
 void CpuOps::pixel_unshuffle(const kernels::PixelShuffleParams& p) {
-  run(CpuOperation::rearrange, p.height * p.width * p.colours * p.patch * p.patch,
-      [&](const Team& team) { kernels::pixel_unshuffle(p, team); });
+  run(CpuOperation::rearrange, p.height * p.width * p.colours * p.patch * p.patch, p, kernels::pixel_unshuffle);
 }
 void CpuOps::pixel_shuffle(const kernels::PixelShuffleParams& p) {
-  run(CpuOperation::rearrange, p.height * p.width * p.colours * p.patch * p.patch,
-      [&](const Team& team) { kernels::pixel_shuffle(p, team); });
+  run(CpuOperation::rearrange, p.height * p.width * p.colours * p.patch * p.patch, p, kernels::pixel_shuffle);
 }
 void CpuOps::average_down(const kernels::AverageDownParams& p) {
-  run(CpuOperation::frames, p.height * p.width * p.in * p.time * p.square * p.square,
-      [&](const Team& team) { kernels::average_down(p, team); });
+  run(CpuOperation::frames, p.height * p.width * p.in * p.time * p.square * p.square, p, kernels::average_down);
 }
 void CpuOps::repeat_up(const kernels::RepeatUpParams& p) {
-  run(CpuOperation::frames, p.height * p.width * p.in * p.time * p.square * p.square,
-      [&](const Team& team) { kernels::repeat_up(p, team); });
+  run(CpuOperation::frames, p.height * p.width * p.in * p.time * p.square * p.square, p, kernels::repeat_up);
 }
 std::shared_ptr<const PackedWeights> CpuBackend::pack(const WeightTable& table, const WeightSource& source) {
   return std::make_shared<const PackedWeights>(table, source);

@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "backend/backend.h"
+#include "backend/operation_clock.h"
 #include "core/thread_pool.h"
 
 namespace wam {
@@ -29,6 +30,8 @@ inline CpuOperation gemm_operation(const kernels::GemmParams& p) {
   return p.w.int8 ? CpuOperation::gemm_int8 : p.w.bf16 ? CpuOperation::gemm_bf16 : CpuOperation::gemm;
 }
 
+OperationClock::Name name_of(CpuOperation operation, const char* step);
+
 /// Operations on the CPU, each shared by the pool's threads.
 class CpuOps final : public Ops {
  public:
@@ -53,20 +56,28 @@ class CpuOps final : public Ops {
   void pixel_shuffle(const kernels::PixelShuffleParams& p) override;
   void average_down(const kernels::AverageDownParams& p) override;
   void repeat_up(const kernels::RepeatUpParams& p) override;
-  /// Runs body(const kernels::Team&) once for each thread's share.
+  /// Runs body(const kernels::Team&) once for each thread's share. What LoneOps do not claim of its time is waiting.
   template <class F>
   void share(F&& body) {
+    if (!clock_.on()) return pool_.run(body);
+    const auto began = OperationClock::Time::now();
     pool_.run(body);
+    clock_.add({"layers", "wait"}, 1, OperationClock::since(began));
   }
+  /// The step of a program that this thread's operations belong to from here on; nullptr: none.
+  static void step(const char* name);
+  OperationClock& clock() { return clock_; }
   void count(CpuOperation operation) { runs_[static_cast<size_t>(operation)].fetch_add(1, std::memory_order_relaxed); }
 
   std::vector<OperationReport> operations() const;
+  std::vector<OperationTime> times() const { return clock_.times(); }
 
  private:
-  template <typename F>
-  void run(CpuOperation operation, int64_t work, F&& kernel);
+  template <typename Params>
+  void run(CpuOperation operation, int64_t work, const Params& p, void (*kernel)(const Params&, const kernels::Team&));
 
   ThreadPool pool_;
+  OperationClock clock_;
   std::array<std::atomic<uint64_t>, kCpuOperations> runs_{};
 };
 
@@ -81,6 +92,8 @@ class CpuBackend final : public Backend {
                                              Precision wanted) override;
   std::unique_ptr<Program> compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) override;
   std::vector<OperationReport> operations() const override { return ops_.operations(); }
+  void time_operations(bool on) override { ops_.clock().start(on); }
+  std::vector<OperationTime> operation_times() const override { return ops_.times(); }
 
  private:
   CpuOps ops_;

@@ -93,6 +93,7 @@ void FusedCpuProgram::feed_forward(LoneOps& alone, const FeedForwardNode& n, int
                                    const Bindings& b) const {
   const Array hidden = rows_of(at(n.hidden, b), row, rows), m = at(n.modulation, b);
   const int64_t dim = hidden.cols;
+  alone.step("feed-forward");
   alone.feed_forward({.x = hidden.data,
                       .rows = rows,
                       .dim = dim,

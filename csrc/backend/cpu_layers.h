@@ -14,35 +14,42 @@ namespace wam {
 /// The same operations as CpuOps, all on the calling thread. The first share counts them for all.
 class LoneOps {
  public:
-  LoneOps(CpuOps& ops, const kernels::Team& team) : counter_(team.rank == 0 ? &ops : nullptr) {}
-  void gemm(const kernels::GemmParams& p) {
-    count(gemm_operation(p));
-    kernels::gemm(p, {});
+  LoneOps(CpuOps& ops, const kernels::Team& team)
+      : counter_(team.rank == 0 ? &ops : nullptr), clock_(ops.clock().on() ? &ops.clock() : nullptr), team_(team) {}
+  ~LoneOps() {
+    if (clock_) clock_->add({"layers", "wait"}, 0, -claimed_);
   }
-  void attention(const kernels::AttentionParams& p) {
-    count(CpuOperation::attention);
-    kernels::attention(p, {});
-  }
-  void layer_norm(const kernels::LayerNormParams& p) {
-    count(CpuOperation::norm);
-    kernels::layer_norm(p, {});
-  }
-  void qk_norm_rope(const kernels::QkNormRopeParams& p) {
-    count(CpuOperation::norm);
-    kernels::qk_norm_rope(p, {});
-  }
+  LoneOps(const LoneOps&) = delete;
+  LoneOps& operator=(const LoneOps&) = delete;
+  void step(const char* name) { step_ = name; }
+
+  void gemm(const kernels::GemmParams& p) { run(gemm_operation(p), p, kernels::gemm); }
+  void attention(const kernels::AttentionParams& p) { run(CpuOperation::attention, p, kernels::attention); }
+  void layer_norm(const kernels::LayerNormParams& p) { run(CpuOperation::norm, p, kernels::layer_norm); }
+  void qk_norm_rope(const kernels::QkNormRopeParams& p) { run(CpuOperation::norm, p, kernels::qk_norm_rope); }
   void feed_forward(const kernels::FeedForwardParams& p) {
-    count(p.w1.int8                ? CpuOperation::feed_forward_int8
-          : p.w1.bf16 || p.w2.bf16 ? CpuOperation::feed_forward_bf16
-                                   : CpuOperation::feed_forward);
-    kernels::feed_forward(p, {});
+    run(p.w1.int8                ? CpuOperation::feed_forward_int8
+        : p.w1.bf16 || p.w2.bf16 ? CpuOperation::feed_forward_bf16
+                                 : CpuOperation::feed_forward,
+        p, kernels::feed_forward);
   }
 
  private:
-  void count(CpuOperation operation) {
+  template <class Params>
+  void run(CpuOperation operation, const Params& p, void (*kernel)(const Params&, const kernels::Team&)) {
     if (counter_) counter_->count(operation);
+    if (!clock_) return kernel(p, {});
+    const auto began = OperationClock::Time::now();
+    kernel(p, {});
+    const double ns = OperationClock::since(began) / team_.size;  // the shares of a team run at once
+    claimed_ += ns;
+    clock_->add(name_of(operation, step_), counter_ ? 1 : 0, ns, cost_of(p));
   }
   CpuOps* counter_;
+  OperationClock* clock_;
+  kernels::Team team_;
+  const char* step_ = "layers";
+  double claimed_ = 0.0;  // ns of the step's wall time
 };
 
 /// Rows [from, from + rows) of an array.
@@ -147,6 +154,7 @@ void CpuProgram::project(O& ops, const SelfAttentionNode& n, const SelfAttention
   const int64_t inner = n.heads * n.head_dim, row = from - part.begin, rows = end - from;
   const Array hidden = rows_of(at(part.hidden, b), row, rows), z = rows_of(at(part.z, b), row, rows);
   const Array m = at(part.modulation, b), k{at(n.k, b).data + from * inner, rows, inner, inner};
+  ops.step("q, k, v");
   modulated_norm(ops, hidden, z, {m.data, m.stride, part.time_row.data() + row}, n.eps);
   if (label) tap(b, *label, z, ".norm1");
   linear(ops, z, k, part.wk, part.bk);
@@ -168,6 +176,7 @@ template <class O>
 void CpuProgram::attend(O& ops, const SelfAttentionNode& n, int64_t from, int64_t end, const Bindings& b) const {
   const int64_t inner = n.heads * n.head_dim;
   const Array q = at(n.q, b), k = at(n.k, b), v = at(n.v, b), out = at(n.out, b);
+  ops.step("self-attention");
   for (const QuerySpan& query : n.queries) {
     const int64_t first = std::max(from, query.begin), last = std::min(end, query.begin + query.rows);
     if (first >= last) continue;
@@ -207,6 +216,7 @@ void CpuProgram::close_attention(O& ops, const SelfAttentionNode& n, const SelfA
   const int64_t inner = n.heads * n.head_dim, row = from - part.begin;
   const Array hidden = rows_of(at(part.hidden, b), row, end - from), m = at(part.modulation, b);
   const Array out{at(n.out, b).data + from * inner, hidden.rows, inner, inner};
+  ops.step("output of self-attention");
   add_linear(ops, out, hidden, part.wo, part.bo, {m.data + 2 * hidden.cols, m.stride, part.time_row.data() + row});
 }
 
@@ -217,6 +227,7 @@ void CpuProgram::cross(O& ops, const CrossAttentionNode& n, int64_t row, int64_t
   const int64_t inner = n.heads * n.head_dim;
   const Array hidden = rows_of(at(n.hidden, b), row, rows), z = rows_of(at(n.z, b), row, rows);
   const Array q = rows_of(at(n.q, b), row, rows), out = rows_of(at(n.out, b), row, rows);
+  ops.step("cross-attention");
   ops.layer_norm({.x = hidden.data,
                   .y = z.data,
                   .rows = rows,

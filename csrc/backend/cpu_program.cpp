@@ -1,5 +1,7 @@
 #include "backend/cpu_program.h"
 
+#include <iterator>
+
 #include "backend/cpu_layers.h"
 #include "wamcore/error.h"
 
@@ -8,6 +10,12 @@ namespace wam {
 namespace {
 
 constexpr int64_t kAlign = 16;  // floats: every buffer starts on a cache line
+
+// What operations of each kind of node are timed under; layers name their steps themselves.
+constexpr const char* kSteps[] = {"linear",          "activation",          "timestep",    "patches",
+                                  "patches",         "modulation",          "norm",        "q, k, v",
+                                  "cross-attention", "keys of the context", "feed-forward"};
+static_assert(std::size(kSteps) == std::variant_size_v<Node>);
 
 // Wider heads than the kernels have room for are refused before anything runs.
 void check_heads(const Plan& plan) {
@@ -43,7 +51,9 @@ void CpuProgram::run(const Bindings& b) const {
 }
 
 void CpuProgram::run_node(size_t i, const Bindings& b) const {
+  CpuOps::step(kSteps[plan_.nodes[i].index()]);
   std::visit([&](const auto& n) { node(n, plan_.labels[i], b); }, plan_.nodes[i]);
+  CpuOps::step(nullptr);
 }
 
 CpuProgram::Array CpuProgram::at(const Slice& s, const Bindings& b) const {

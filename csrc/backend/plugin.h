@@ -6,7 +6,7 @@ class Backend;
 struct CudaKernels;
 
 /// Changes with everything that a plugin and the library must agree on: this struct, Backend, and what they mention.
-inline constexpr int kBackendAbi = 2;
+inline constexpr int kBackendAbi = 3;
 
 /// What libwamcore_cuda.so says about itself. Read before any of its other code runs.
 struct BackendPlugin {

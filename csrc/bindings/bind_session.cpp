@@ -245,6 +245,19 @@ Raises:
             return out;
           },
           "What has computed so far: operation, kernel (on a CPU: the instruction set), precision and runs of each.")
+      .def("time_operations", &Session::time_operations, py::arg("on"),
+           "Times operations of the model from here on, from nothing, for all its sessions, or no longer. DeviceError.")
+      .def_property_readonly(
+          "operation_times",
+          [](const Session& s) {
+            py::list out;
+            for (const OperationTime& o : s.operation_times())
+              out.append(py::dict(py::arg("step") = o.step, py::arg("operation") = o.operation,
+                                  py::arg("precision") = o.precision, py::arg("calls") = o.calls, py::arg("ns") = o.ns,
+                                  py::arg("flop") = o.flop, py::arg("bytes") = o.bytes));
+            return out;
+          },
+          "Since time_operations: calls, wall time, ns, arithmetic and bytes of each operation in each step.")
       .def_property_readonly("context_start", &Session::context_start, "Latent frame at which the next chunk starts.")
       .def_property_readonly("steps_run", &Session::steps_run, "Steps of the last chunk that ran the model.")
       .def(

@@ -207,6 +207,9 @@ NB_MODULE(_kernels, m) {
   m.def("pack_weight", pack_weight, array("w"),
         "Lays a Linear weight [n, k] out for gemm; returns float32 [ceil(n / PANEL), k, PANEL], zero padded.");
 
+  m.def("multiply_adds", table.multiply_adds, "flop"_a, nb::call_guard<nb::gil_scoped_release>(),
+        "Runs about `flop` float32 operations in registers on this thread and returns how many: the CPU's best.");
+
   auto ops = nb::class_<DeviceOps>(m, "Ops", "The operations as one device runs them.");
   ops.def(nb::init<const std::string&, std::optional<int>>(), "device"_a = "cpu", "threads"_a = 1,
           "threads: None means one for each CPU that the process may use.");

@@ -394,6 +394,8 @@ std::vector<OperationReport> Session::operations() const {
   out.push_back({"resample", cpu_isa(), "float32", state_->pipeline.resized()});
   return out;
 }
+void Session::time_operations(bool on) { state_->model->backend->time_operations(on); }
+std::vector<OperationTime> Session::operation_times() const { return state_->model->backend->operation_times(); }
 int Session::context_start() const { return state_->context.start(); }
 const std::vector<int>& Session::steps_run() const { return state_->sampler.steps_run(); }
 Tensor Session::memory(int layer, int branch) const {

@@ -10,7 +10,7 @@ import pytest
 import wamcore
 from conftest import run
 from wamcore import _core
-from wamcore.cli import main
+from wamcore.cli import bench, main
 
 TABLETOP = Path(wamcore.__file__).parent / "models" / "tabletop"
 
@@ -143,6 +143,67 @@ def test_bench_writes_what_it_measured(tmp_path):
         assert word in text
 
 
+@pytest.mark.parametrize("device", ["cpu", "cpu-ops"])
+@pytest.mark.parametrize(("threads", "dtype"), [(1, "float32"), (3, "float32"), (2, "int8")])
+def test_operation_times_cover_every_operation(device, threads, dtype):
+    model = wamcore.load("tabletop", device=device, threads=threads, dtype=dtype)
+    session = wamcore.Session(model, steps=2)
+    session.set_prompt_tokens([1, 2, 3])
+    seen = bench.observations(model, 4)
+
+    def runs():
+        return {(o["operation"], o["precision"]): o["runs"] for o in session.operations if o["operation"] != "resample"}
+
+    for observation in seen[:2]:  # no clock runs unless somebody asks
+        session.infer(observation)
+    assert session.operation_times == []
+    before, wall = runs(), 0
+    session.time_operations(True)
+    for observation in seen[2:]:
+        session.infer(observation)
+        wall += sum(ns for name, ns in session.trace["stages"].items() if name != "text")
+    times, after = session.operation_times, runs()
+    session.time_operations(False)
+    calls = dict.fromkeys(after, 0)
+    for o in times:
+        if o["operation"] != "wait":
+            calls[o["operation"], o["precision"]] += o["calls"]
+    assert calls == {key: after[key] - before[key] for key in after}
+    steps = {o["step"] for o in times}
+    assert steps >= {"encoders", "patches", "timestep", "modulation", "linear", "norm", "q, k, v", "self-attention"}
+    assert steps >= {"output of self-attention", "cross-attention", "feed-forward"}
+    assert ("layers" in steps) == (device == "cpu")
+    assert 0 < sum(o["ns"] for o in times) <= wall
+    flop = {step: sum(o["flop"] for o in times if o["step"] == step) for step in steps}
+    width, hidden = 128, 256  # of the model: feed-forward has 4 w h, the output of attention 2 w w, both of all tokens
+    assert flop["feed-forward"] / flop["output of self-attention"] == pytest.approx(2 * hidden / width)
+    assert session.operation_times == []
+
+
+def test_bench_traces_operations(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "wamcore",
+        "bench",
+        "-n",
+        "2",
+        "--steps",
+        "1",
+        "--no-reference",
+        "--trace",
+        "--json",
+    ]
+    text = run([*command, tmp_path / "b.json"])
+    trace = json.loads((tmp_path / "b.json").read_text())["trace"]
+    assert trace["ms"] == pytest.approx(sum(r["ms"] for r in trace["rows"]) + trace["between_ms"])
+    assert trace["between_ms"] >= 0 and trace["peak_gflops"] > 0
+    for r in trace["rows"]:
+        assert r["step"] in text and r["operation"] in text and 0 <= r["share"] <= 1
+        assert (r["gflops"] is None) == (r["operation"] not in ("gemm", "attention", "feed_forward", "conv"))
+    assert "GFLOP/s" in text and "of peak" in text
+
+
 def test_bench_compares_with_the_reference(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
@@ -159,6 +220,7 @@ def test_bench_compares_with_the_reference(tmp_path):
         (["bench", "--steps", "0"], "steps"),
         (["bench", "--steps", "1000000"], "steps"),
         (["bench", "--device", "tpu"], "tpu"),
+        (["bench", "--trace", "gemm"], "--trace: wanted a model, got the benchmark 'gemm'"),
     ],
 )
 def test_bad_options_are_refused(capsys, command, message):

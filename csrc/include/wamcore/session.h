@@ -98,8 +98,12 @@ class WAMCORE_API Session : public Policy {
   /// What has computed so far and how often: the model's operations for all of its sessions, and the resizing of
   /// pictures, which is this session's and always on the CPU.
   std::vector<OperationReport> operations() const;
-  int context_start() const;                  // latent frame at which the next chunk starts
-  const std::vector<int>& steps_run() const;  // of the last chunk
+  /// From here on, operations of the model are timed, for all of its sessions, or no longer. A measurement: it starts
+  /// from nothing and slows them down a little. Throws DeviceError where the device cannot.
+  void time_operations(bool on);
+  std::vector<OperationTime> operation_times() const;  // the longest first; of a device that cannot, none
+  int context_start() const;                           // latent frame at which the next chunk starts
+  const std::vector<int>& steps_run() const;           // of the last chunk
   /// Keys and values of a layer's memory in order, [2, rows, heads * head_dim]; branch 1 is unconditional.
   Tensor memory(int layer, int branch = 0) const;
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .._core import ConfigError, Observation, RobotError, Session
 from ..loading import find, load
-from . import bench_runtime, machine
+from . import bench_runtime, bench_trace, machine
 from .tables import quantiles, stage_quantiles, table
 
 DEFINITION = (
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", default="auto", help="of the large products, where the device has a choice: see wamcore.load")
     add("--no-reference", action="store_true", help="leave the PyTorch reference out")
     add("--compiled", action="store_true", help="also time the reference through torch.compile (compiles for minutes)")
+    add("--trace", action="store_true", help="of a model on the CPU: also each operation's time, rate and share")
     add("--json", type=Path, metavar="FILE", help="also write JSON")
     of_kernels = parser.add_argument_group(f"bench {', '.join(benches)}").add_argument
     of_kernels("--smoke", action="store_true", help="tiny sizes and two calls, to see that everything runs")
@@ -70,6 +71,8 @@ def kernel_benches():
 def run(args: argparse.Namespace) -> int:
     if args.threads is not None and not 1 <= args.threads <= 1024:
         raise ConfigError(f"--threads: wanted 1 to 1024, got {args.threads}")
+    if args.trace and (args.model == "runtime" or args.model in kernel_benches().BENCHES):
+        raise ConfigError(f"--trace: wanted a model, got the benchmark '{args.model}'")
     if args.model == "runtime":
         return bench_runtime.run(args)
     if args.model in kernel_benches().BENCHES:
@@ -140,6 +143,8 @@ def measure(args: argparse.Namespace) -> dict:
         "no_reference_because": why,
         "machine": machine.describe(),
     }
+    if args.trace:
+        report["trace"] = bench_trace.measure(model, session, seen, args.n)
     return report
 
 
@@ -207,4 +212,6 @@ def tell(report: dict) -> str:
     if report["no_reference_because"]:
         lines.append(f"  reference: {report['no_reference_because']}")
     lines.append(f"  measured: {report['definition']}")
+    if "trace" in report:
+        lines += ["", bench_trace.tell(report["trace"])]
     return "\n".join(lines)
