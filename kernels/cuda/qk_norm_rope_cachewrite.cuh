@@ -95,12 +95,22 @@ inline bool qk_by_eight(const QkNormRopeCacheWriteParams& p) {
   return eight;
 }
 
+/// The least that a load of two neighbours asks for.
+inline bool qk_by_two(const QkNormRopeCacheWriteParams& p) {
+  bool two = true;
+  for (int i = 0; i < p.parts; ++i) {
+    const HeadRows& r = p.part[i];
+    two = two && aligned<2>(r.x, r.ldx) && aligned<2>(r.y, 0) && aligned<2>(r.cache, 0) && aligned<2>(r.norm, 0);
+  }
+  return two;
+}
+
 /// Chooses the tile and calls launch(shape, kernel, params). Nothing is launched for impossible sizes: false.
 template <typename Launch>
 bool launch_qk_norm_rope_cachewrite(const QkNormRopeCacheWriteParams& p, Launch&& launch) {
   const int inner = p.heads * p.head_dim;
   if (p.tokens < 1 || p.parts < 1 || p.parts > 3 || inner < 2 || inner > kQkMostColumns) return false;
-  if (p.head_dim % 2 || p.pitch < p.head_dim || p.pitch % 2) return false;
+  if (p.head_dim % 2 || p.pitch < p.head_dim || p.pitch % 2 || !qk_by_two(p)) return false;
   for (int i = 0; i < p.parts; ++i)
     if (p.part[i].square && (p.per_head || p.squares < 1)) return false;
   const auto rows = [&](auto kernel, unsigned threads) {

@@ -84,15 +84,16 @@ class Arguments:
             f"{kind} of segments[{i}]": a for i, pair in enumerate(pairs) for kind, a in zip("kv", pair, strict=True)
         }
 
-    def aligned(self, **arrays: Array) -> None:
-        """Rows start at multiples of 16 bytes, as the GPU's wide loads want."""
+    def aligned(self, elements: int | None = None, /, **arrays: Array) -> None:
+        """Rows start at multiples of so many elements (None: of 16 bytes), as the GPU's wide loads want."""
         size = {"uint8": 1, "bfloat16": 2, "float32": 4}
         for name, a in arrays.items():
+            wanted = 16 if elements is None else elements * size[a.dtype]
             row = a.stride * size[a.dtype] if len(a.shape) > 1 else 0
-            if a.address % 16 or row % 16:
+            if a.address % wanted or row % wanted:
                 raise ShapeError(
-                    f"{self.function}: {name}: wanted rows that start at multiples of 16 bytes, got an address that "
-                    f"is {a.address % 16} off and a row stride of {a.stride} elements"
+                    f"{self.function}: {name}: wanted rows that start at multiples of {wanted} bytes, got an address "
+                    f"that is {a.address % wanted} off and a row stride of {a.stride} elements"
                 )
 
     def at_most_columns(self, columns: int) -> None:

@@ -58,7 +58,8 @@ def attention(
     """out = softmax(scale q k^T) v over the rows of all segments together, read in place; no mask.
 
     Args:
-        q: [rows, heads, head_dim]; float32 on the CPU; bfloat16 on a GPU, head_dim 64 or 128.
+        q: [rows, heads, head_dim]; float32 on the CPU; bfloat16 on a GPU, head_dim 64 or 128, and rows of all arrays
+            start at multiples of 16 bytes.
         segments: pairs (k, v), each [n, heads, head_dim] of q's dtype; on a GPU 1 to 4, none empty, k and v of a pair
             with the same row stride. A GPU with wgmma fetches whole tiles: rows past the n of a larger buffer are
             not read.
@@ -105,6 +106,7 @@ def attention(
     for i, (k, v) in enumerate(pairs):
         if k.stride != v.stride:
             raise ShapeError(f"attention: segments[{i}]: wanted k and v of one row stride, got {k.stride}, {v.stride}")
+    call.aligned(q=a, out=o, **call.named(pairs))
     sums = call.optional("lse", lse, (heads, rows), "float32", written=True)
     place = call.place()
     if splits is None:
@@ -409,6 +411,9 @@ def qk_norm_rope(
         _ops(threads).qk_norm_rope(x, y, eps, weight, cos, sin)
         return
     call.at_most_columns(heads * d)
+    if d % 2:
+        raise ShapeError(f"qk_norm_rope: head_dim of x: wanted an even one on a GPU, got {d}")
+    call.aligned(2, x=a, y=o, **({"weight": norm} if norm else {}))
     if o.stride != heads * d:
         raise ShapeError(f"qk_norm_rope: y: wanted contiguous rows on a GPU, got a row stride of {o.stride}")
     part = (a.address, a.stride, o.address, norm.address if norm else 0, cos is not None)

@@ -167,6 +167,23 @@ TEST(impossible_sizes_are_refused) {
   CHECK(refused([&](auto& p) { p.part[0].square = &square, p.squares = 1, p.per_head = true; }));
 }
 
+TEST(odd_addresses_are_refused) {
+  // Two neighbours are read at once: on a device an odd address ends the context.
+  Data d({3, 1, 2, 2});
+  const auto refused = [&](auto change) {
+    QkNormRopeCacheWriteParams p = d.p;
+    change(p.part[0]);
+    return !launch_qk_norm_rope_cachewrite(p, Launcher{});
+  };
+  CHECK(refused([](HeadRows& r) { ++r.x; }));
+  CHECK(refused([](HeadRows& r) { ++r.y; }));
+  CHECK(refused([](HeadRows& r) { r.ldx = 3; }));
+  std::vector<float> norm(4, 1.0f);
+  CHECK(refused([&](HeadRows& r) { r.norm = norm.data() + 1; }));
+  std::vector<bf16> cache(8);
+  CHECK(refused([&](HeadRows& r) { r.cache = cache.data() + 1; }));
+}
+
 TEST(the_given_sums_are_what_the_norm_uses) {
   Data d({3, 2, 64, 64, false, true, 0, 0, true});
   for (float& s : d.square) s *= 4;  // rows come out half as large

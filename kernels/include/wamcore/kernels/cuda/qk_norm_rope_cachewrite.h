@@ -25,7 +25,8 @@ struct HeadRows {
 };
 
 /// RMSNorm over the full width (or per head), rotation of pairs (2i, 2i + 1), and the write to where attention reads:
-/// rows of this pass, or slots of the memory. y may equal x where pitch is head_dim.
+/// rows of this pass, or slots of the memory. y may equal x where pitch is head_dim. Rows and norms start at an even
+/// element.
 struct QkNormRopeCacheWriteParams {
   HeadRows part[3];
   int32_t parts = 0;
