@@ -12,6 +12,8 @@ arch = sm_80
   REG:40 STACK:0 SHARED:64 LOCAL:0 CONSTANT[0]:408 TEXTURE:0
  Function _ZN3wam7kernels4cuda5spillEv:
   REG:255 STACK:16 SHARED:0 LOCAL:0 CONSTANT[0]:408 TEXTURE:0
+ Function _ZN3wam7kernels4cuda5shareEv:
+  REG:168 STACK:0 SHARED:0 LOCAL:0 CONSTANT[0]:408 TEXTURE:0
 """
 SASS = """
 	code for sm_80
@@ -21,6 +23,8 @@ SASS = """
 		Function : _ZN3wam7kernels4cuda5spillEv
         /*0000*/                   STL [R1], R2 ;                              /* 0x00 */
         /*0010*/               @P1 LDL.LU R2, [R1] ;                           /* 0x00 */
+		Function : _ZN3wam7kernels4cuda5shareEv
+        /*0000*/                   USETMAXREG.TRY_ALLOC.CTAPOOL UP0, 0xe8 ;    /* 0x00 */
 """
 
 
@@ -42,12 +46,12 @@ def run(gate, tmp_path: Path, monkeypatch, kernels: dict, size: int = 100) -> in
 
 
 GOOD = {"good<4>": {"registers": 40, "hot": True, "needs": ["HMMA"]}}
-SPILL = {"spill": {"registers": 255, "hot": False}}
+SPILL = {"spill": {"registers": 255, "hot": False}, "share": {"registers": 168, "hot": True}}
 
 
 def test_kernels_within_their_limits_pass(gate, tmp_path, monkeypatch, capsys):
     assert run(gate, tmp_path, monkeypatch, GOOD | SPILL) == 0
-    assert "2 kernels within their limits" in capsys.readouterr().out
+    assert "3 kernels within their limits" in capsys.readouterr().out
 
 
 def test_patterns_and_alternatives(gate, tmp_path, monkeypatch):
@@ -59,9 +63,10 @@ def test_patterns_and_alternatives(gate, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "kernels, size, complaint",
     [
-        (GOOD | {"spill": {"registers": 255, "hot": True}}, 100, "16 bytes of stack in a hot kernel"),
-        (GOOD | {"spill": {"registers": 255, "hot": True}}, 100, "1 LDL in a hot kernel"),
-        (GOOD | {"spill": {"registers": 254, "hot": False}}, 100, "255 registers, allowed are 254"),
+        (GOOD | SPILL | {"spill": {"registers": 255, "hot": True}}, 100, "16 bytes of stack in a hot kernel"),
+        (GOOD | SPILL | {"spill": {"registers": 255, "hot": True}}, 100, "1 LDL in a hot kernel"),
+        (GOOD | SPILL | {"spill": {"registers": 254, "hot": False}}, 100, "255 registers, allowed are 254"),
+        (GOOD | SPILL | {"share": {"registers": 176, "hot": True}}, 100, "168 registers to be shared out, wanted are 176"),
         ({"good<4>": {"registers": 40, "hot": True, "needs": ["HGMMA"]}} | SPILL, 100, "no HGMMA in its machine code"),
         (GOOD, 100, "spill: the table has no row for it"),
         (GOOD | SPILL | {"gone": {"registers": 1, "hot": True}}, 100, "gone: in the table, but not in the library"),
