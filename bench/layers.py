@@ -55,7 +55,6 @@ class OurLayers:
         s, a = stack.case.shape, stack.arrays
         n, inner = s.tokens, s.heads * s.head_dim
         self._options = {"threads": a.threads} if a.device == "cpu" else {}
-        self._splits = {"splits": 1} if a.device == "cuda" else {}
         self.z, self.rows = a.empty(n, s.width), [a.empty(n, s.width) for _ in range(3)]
         self.q, self.k, self.v, self.heads, self.more = (a.empty(n, inner) for _ in range(5))
         self.wide = a.empty(n, s.ffn)
@@ -91,15 +90,15 @@ class OurLayers:
         kernels.qk_norm_rope(q, q, weight=w.norm_q, **rope)
         kernels.qk_norm_rope(k, k, weight=w.norm_k, **rope)
         segments = [w.cache, (k[:video], v[:video]), (k[video:], v[video:])]
-        kernels.attention(q, [pair for pair in segments if len(pair[0])], out, **self._splits, **options)
+        kernels.attention(q, [pair for pair in segments if len(pair[0])], out, **options)
         self._gemm("o", self.heads, free[0], w, products, residual=x, gate=m[2], gate_row=self.stack.time)
         x = free[0]
         z = self._norm(x, weight=w.norm3[0], bias=w.norm3[1])
         self._gemm("cross_q", z, self.q, w, products)
         kernels.qk_norm_rope(q, q, weight=w.norm_cross, **options)
-        kernels.attention(q, w.context[:1], out, **self._splits, **options)
+        kernels.attention(q, w.context[:1], out, **options)
         if len(w.context) > 1:
-            kernels.attention(q, w.context[1:], more, **self._splits, **options)
+            kernels.attention(q, w.context[1:], more, **options)
             kernels.add(self.more, self.heads)
         self._gemm("cross_o", self.heads, free[1], w, products, residual=x, gate=self.stack.ones)
         x = free[1]
@@ -152,7 +151,7 @@ class TorchLayers:
             "m": [t(a).to(dtype) for a in w.modulation],
             "norms": [t(a).to(dtype) for a in (w.norm_q, w.norm_k, w.norm_cross)],
             "norm3": [t(a).to(dtype) for a in w.norm3],
-            "cache": [heads(a) for a in w.cache],
+            "cache": [t(a) for a in w.cache],
             "context": [[heads(a) for a in pair] for pair in w.context],
         }
 
@@ -172,16 +171,19 @@ class TorchLayers:
     def _layer(self, x, w: dict):
         torch, f, s = self.torch, self.torch.nn.functional, self.stack.case.shape
         linear = lambda name, a: f.linear(a, w["w"][name], w["b"][name])  # noqa: E731
-        heads = lambda a: a.view(a.shape[0], s.heads, s.head_dim).transpose(0, 1).unsqueeze(0)  # noqa: E731
+        split = lambda a: a.view(a.shape[0], s.heads, s.head_dim)  # noqa: E731
+        heads = lambda a: a.transpose(0, 1).unsqueeze(0)  # noqa: E731
         rows = lambda a: a[0].transpose(0, 1).flatten(1)  # noqa: E731
         attend, m, norms = f.scaled_dot_product_attention, w["m"], w["norms"]
         z = f.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + m[1][self.row]) + m[0][self.row]
         q, k, v = linear("qkv", z).chunk(3, -1)
-        q, k = (self._rope(heads(self._rms(a, g))) for a, g in ((q, norms[0]), (k, norms[1])))
-        y = attend(q, torch.cat([w["cache"][0], k], 2), torch.cat([w["cache"][1], heads(v)], 2))
+        q, k = (self._rope(split(self._rms(a, g))) for a, g in ((q, norms[0]), (k, norms[1])))
+        # joined row after row, where a copy is plainest
+        keys = [torch.cat([before, now]) for before, now in zip(w["cache"], (k, split(v)), strict=True)]
+        y = attend(*map(heads, (q, *keys)))
         x = x + m[2][self.row] * linear("o", rows(y))
         z = f.layer_norm(x, x.shape[-1:], *w["norm3"], eps=1e-6)
-        q = heads(self._rms(linear("cross_q", z), norms[2]))
+        q = heads(split(self._rms(linear("cross_q", z), norms[2])))
         x = x + linear("cross_o", rows(sum(attend(q, k, v) for k, v in w["context"])))
         z = f.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + m[4][self.row]) + m[3][self.row]
         return x + m[5][self.row] * linear("ffn_down", f.gelu(linear("ffn_up", z), approximate="tanh"))
@@ -192,5 +194,6 @@ class TorchLayers:
 
     def _rope(self, x):
         a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-        turned = [a * self.cos - b * self.sin, a * self.sin + b * self.cos]
+        cos, sin = self.cos[:, None], self.sin[:, None]  # of [rows, heads, head_dim / 2]
+        turned = [a * cos - b * sin, a * sin + b * cos]
         return self.torch.stack(turned, -1).flatten(-2).to(x.dtype)
