@@ -17,6 +17,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -84,30 +85,41 @@ def execute(command: list, limit: float, environment: dict | None = None) -> tup
     if limit <= 0:
         return None, ""
     try:
-        done = subprocess.run(
+        # in a group of its own, so that what it started ends with it: a sanitizer's program, a test's session
+        running = subprocess.Popen(
             [str(c) for c in command],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
             errors="replace",
-            timeout=limit,
             env={**os.environ, **(environment or {})},
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired as e:
-        text = e.stdout or b""
-        return None, text if isinstance(text, str) else text.decode(errors="replace")
     except OSError as e:
         return 127, str(e)
-    return done.returncode, done.stdout
+    try:
+        text, _ = running.communicate(timeout=limit)
+    except subprocess.TimeoutExpired as e:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        running.stdout.close()
+        text = e.stdout or b""
+        return None, text if isinstance(text, str) else text.decode(errors="replace")
+    return running.returncode, text
 
 
 def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["no message"])[-1][:300]
 
 
-def program_rows(command: list, clock: Clock, limit: float, environment: dict | None = None) -> list[dict]:
-    """All rows of a run of the C++ program, which is started again behind a row that ended it."""
+def program_rows(
+    command: list, clock: Clock, limit: float, environment: dict | None = None, name: str = ""
+) -> list[dict]:
+    """All rows of a run of the C++ program, or of device_sessions.py, which is started again behind a row that ended
+    it. name: of rows that it could not write itself.
+    """
+    name = name or command[1]
     rows: list[dict] = []
     until, start, silent = time.monotonic() + limit, 0, 0
     with tempfile.TemporaryDirectory() as folder:
@@ -121,11 +133,11 @@ def program_rows(command: list, clock: Clock, limit: float, environment: dict | 
             if status in (0, 1):
                 return rows
             if status is None:
-                return [*rows, row(command[1], f"from row {start} on", "not reached", "out of time")]
+                return [*rows, row(name, f"from row {start} on", "not reached", "out of time")]
             if status in (3, 4) and got:
                 continue
             why = f"the program ended with status {status}: {last_line(text)}"
-            rows.append(row(command[1], f"row {start}", "FAILED", why))
+            rows.append(row(name, f"row {start}", "FAILED", why))
             silent = 0 if got else silent + 1
             if status in (2, 127) or silent == 3:  # it does not even start
                 return rows
@@ -201,17 +213,9 @@ def golden_rows(program: Path, clock: Clock, limit: float) -> list[dict]:
 
 def python_rows(args: argparse.Namespace, clock: Clock, limit: float, kernels: str = "") -> list[dict]:
     """Sessions through the Python package, in a process of their own."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "rows.jsonl"
-        command = [sys.executable, ROOT / "bench" / "device_sessions.py", log, kernels]
-        environment = package_environment(args) | ({"WAMCORE_CUDA_KERNELS": kernels} if kernels else {})
-        status, text = execute(command, min(limit, clock.left()), environment)
-        rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    if status is None:
-        rows.append(row(sessions_of(kernels), "the rest", "not reached", "out of time"))
-    elif status:
-        rows.append(row(sessions_of(kernels), "the rest", "FAILED", f"status {status}: {last_line(text)}"))
-    return rows
+    command = [sys.executable, ROOT / "bench" / "device_sessions.py", "--kernels", kernels]
+    environment = package_environment(args) | ({"WAMCORE_CUDA_KERNELS": kernels} if kernels else {})
+    return program_rows(command, clock, limit, environment, sessions_of(kernels))
 
 
 def sessions_of(kernels: str) -> str:
@@ -220,7 +224,7 @@ def sessions_of(kernels: str) -> str:
 
 def package_environment(args: argparse.Namespace) -> dict:
     """Where Python finds the package that is checked, and the package its plugin."""
-    package = args.package or args.build / "package"
+    package = (args.package or args.build / "package").resolve()
     found = {"PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))}
     if args.plugin:
         found["WAMCORE_CUDA_PLUGIN"] = str(args.plugin.resolve())

@@ -1,17 +1,22 @@
 """The Python half of `bench/device_check correctness`: sessions on a GPU beside the same sessions on the CPU.
 
-Called as `device_sessions.py FILE [KERNELS]`; appends a line of JSON a row to FILE.
+Called as the C++ half is, `device_sessions.py --kernels NAME --from ROW --json FILE`: appends a line of JSON a row to
+FILE, and ends behind a row that may have lost the device (status 3) or hangs (4); the next process goes on from there.
 """
 
 from __future__ import annotations
 
+import argparse
+import functools
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 
 import device_check
@@ -24,6 +29,8 @@ from wamcore.loading import bundled, load
 # Distance of the chunks, relative to how far the CPU's moves from its mean. Estimates: a pass in bf16 was measured to
 # be off by up to 1.4e-2 on the simulated machine, and a chunk adds several up.
 TOLERANCE = {"bfloat16": 0.1, "fp8": 0.4}
+PATIENCE = 60  # s for a session, the CPU's included
+LOST, HUNG = 3, 4  # exit statuses
 CHUNKS = 6  # a context and the beginning of the next
 
 
@@ -96,22 +103,58 @@ def golden_row(name: str, case: ElementTree.Element) -> dict:
     return device_check.row(name, case.get("name"), "ok", seconds=float(case.get("time") or 0))
 
 
-def main(file: str, kernels: str = "") -> int:
+def checks(kernels: str) -> list[Callable[[], list[dict]]]:
+    """What is to be done, in order, each with its rows as the result."""
     name = device_check.sessions_of(kernels)
-    with open(file, "a") as out:
+    sessions = [functools.partial(watched, name, model, dtype) for model in bundled() for dtype in TOLERANCE]
+    return sessions if kernels else [*sessions, lambda: [doctor_row()], golden_rows]
 
-        def tell(rows: list[dict]) -> None:
-            out.writelines(json.dumps(r) + "\n" for r in rows)
+
+class Hung(Exception):
+    """A session that takes too long, as a row."""
+
+
+def watched(name: str, model: str, dtype: str) -> list[dict]:
+    """One session on a thread that can be left behind."""
+    out: list[dict] = []
+    thread = threading.Thread(target=lambda: out.append(session_row(name, model, dtype)), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if not out and thread.is_alive():
+        raise Hung(device_check.row(name, f"{model}, {dtype}", "FAILED", "hangs", seconds=PATIENCE))
+    return out or [device_check.row(name, f"{model}, {dtype}", "FAILED", "ended without a result")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kernels", default="")
+    parser.add_argument("--from", type=int, default=0, dest="start")
+    parser.add_argument("--json", type=Path, required=True)
+    args = parser.parse_args(argv)
+    failed = False
+    with open(args.json, "a") as out:
+
+        def tell(index: int, rows: list[dict]) -> None:
+            out.writelines(json.dumps({"index": index, **r}) + "\n" for r in rows)
             out.flush()
 
-        for model in bundled():
-            for dtype in TOLERANCE:
-                tell([session_row(name, model, dtype)])
-        if not kernels:
-            tell([doctor_row()])
-            tell(golden_rows())
-    return 0
+        for index, check in enumerate(checks(args.kernels)):
+            if index < args.start:
+                continue
+            try:
+                rows = check()
+            except Hung as e:
+                tell(index, list(e.args))
+                return HUNG
+            tell(index, rows)
+            failed = failed or any(r["verdict"] == "FAILED" for r in rows)
+            if any(r["verdict"] == "FAILED" and r["error"] is None for r in rows):
+                return LOST  # or not, but a new process knows nothing of it
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    # not sys.exit, which would wait for a thread that hangs
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)

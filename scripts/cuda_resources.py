@@ -3,10 +3,10 @@
     python scripts/cuda_resources.py libwamcore_cuda.so kernels/cuda/resources.json [--json report.json] [--write]
 
 Each kernel has a row, by its name or by a pattern: the registers it may use (most over all architectures; exactly these
-where warps hand registers to each other), whether it is hot (then it may use no stack, spill nothing and touch no local memory), instructions its machine code must contain
-("A|B": one of them). A kernel without a row fails, and so does a row without a kernel. --write makes the register
-limits what the kernels use now, in the steps of 8 in which a GPU hands them out; rows keep the rest. This says nothing
-about speed.
+where warps hand registers to each other), whether it is hot (then it may use no stack, spill nothing and touch no local
+memory), instructions its machine code must contain ("A|B": one of them). A kernel without a row fails, and so does a row
+without a kernel. --write makes the register limits what the kernels use now, in the steps of 8 in which a GPU hands them
+out; rows keep the rest. This says nothing about speed.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def complaints(name: str, archs: dict[str, dict], limit: dict) -> list[str]:
         where = f"{name} on {arch}"
         if k["registers"] > limit["registers"]:
             found.append(f"{where}: {k['registers']} registers, allowed are {limit['registers']}")
-        # Such a kernel hands its registers round among its warps: with fewer at the start, who wants more waits for ever.
+        # Its warps hand registers to each other: with fewer at the start, whoever wants more waits for ever.
         if count["USETMAXREG"] and k["registers"] != limit["registers"]:
             found.append(f"{where}: {k['registers']} registers to be shared out, wanted are {limit['registers']}")
         if limit["hot"]:

@@ -66,7 +66,11 @@ def test_patterns_and_alternatives(gate, tmp_path, monkeypatch):
         (GOOD | SPILL | {"spill": {"registers": 255, "hot": True}}, 100, "16 bytes of stack in a hot kernel"),
         (GOOD | SPILL | {"spill": {"registers": 255, "hot": True}}, 100, "1 LDL in a hot kernel"),
         (GOOD | SPILL | {"spill": {"registers": 254, "hot": False}}, 100, "255 registers, allowed are 254"),
-        (GOOD | SPILL | {"share": {"registers": 176, "hot": True}}, 100, "168 registers to be shared out, wanted are 176"),
+        (
+            GOOD | SPILL | {"share": {"registers": 176, "hot": True}},
+            100,
+            "168 registers to be shared out, wanted are 176",
+        ),
         ({"good<4>": {"registers": 40, "hot": True, "needs": ["HGMMA"]}} | SPILL, 100, "no HGMMA in its machine code"),
         (GOOD, 100, "spill: the table has no row for it"),
         (GOOD | SPILL | {"gone": {"registers": 1, "hot": True}}, 100, "gone: in the table, but not in the library"),

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,40 @@ def test_sessions_are_compared(monkeypatch):
     )
     assert device_sessions.session_row("sessions", name, "bfloat16")["verdict"] == "FAILED"
     assert np.isfinite(row["error"])
+
+
+def test_a_session_that_fails_or_hangs_never_stops_the_others(tmp_path, monkeypatch):
+    """The parent starts the Python half again where it ended, as it does with the C++ half."""
+    plays = tmp_path / "plays.py"
+    plays.write_text(
+        "import sys, time; sys.path.insert(0, sys.argv.pop(1)); import device_check, device_sessions as d\n"
+        "row = lambda name, model, dtype: device_check.row(name, model, 'ok', error=0.1, tolerance=0.2)\n"
+        "def session(name, model, dtype):\n"
+        "    if model == 'hangs': time.sleep(100)\n"
+        "    if model == 'lost': return device_check.row(name, model, 'FAILED', 'an illegal address')\n"
+        "    if model == 'raises': raise RuntimeError(model)\n"
+        "    return row(name, model, dtype)\n"
+        "d.session_row, d.TOLERANCE, d.PATIENCE = session, {'bfloat16': 1}, 0.3\n"
+        "d.bundled = lambda: ['good', 'lost', 'raises', 'hangs', 'last']\n"
+        "import os; os._exit(d.main())\n"
+    )
+    command = [sys.executable, plays, BENCH, "--kernels", "sm80"]
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    rows = device_check.program_rows(command, device_check.Clock(60), 60, environment, "sessions")
+    assert [r["verdict"] for r in rows] == ["ok", "FAILED", "FAILED", "FAILED", "ok"]
+    assert [r["why"] for r in rows[1:4]] == ["an illegal address", "ended without a result", "hangs"]
+
+
+def test_what_a_program_started_ends_with_it(tmp_path):
+    said = tmp_path / "pid"
+    status, _ = device_check.execute(["sh", "-c", f"sleep 100 & echo $! > {said}; wait"], 1.0)
+    assert status is None
+    stat = Path(f"/proc/{said.read_text().strip()}/stat")
+    for _ in range(100):
+        if not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("still runs")
 
 
 # Plays `wamcore bench` and what is asked of the package before.
