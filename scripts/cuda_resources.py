@@ -4,9 +4,9 @@
 
 Each kernel has a row, by its name or by a pattern: the registers it may use (most over all architectures; exactly these
 where warps hand registers to each other), whether it is hot (then it may use no stack, spill nothing and touch no local
-memory), instructions its machine code must contain ("A|B": one of them). A kernel without a row fails, and so does a row
-without a kernel. --write makes the register limits what the kernels use now, in the steps of 8 in which a GPU hands them
-out; rows keep the rest. This says nothing about speed.
+memory), instructions its machine code must contain ("A|B": one of them). A kernel without a row fails, and so does a
+row without a kernel. --write makes the register limits what the kernels use now, in the steps of 8 in which a GPU hands
+them out; rows keep the rest. This says nothing about speed.
 """
 
 import argparse
