@@ -31,7 +31,7 @@ PACKAGES = {
     "wamcore": None,  # this interpreter
     "torch": TORCH,
     "onnxruntime": (*TORCH, "onnx", "onnxscript", "onnxruntime"),
-    "openvino": (*TORCH, "openvino", "nncf"),
+    "openvino": (*TORCH, "onnx", "onnxscript", "openvino", "nncf"),
 }
 ISA = {  # what holds each library to an instruction set
     "avx2": {"WAMCORE_CPU_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},

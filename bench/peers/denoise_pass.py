@@ -176,34 +176,31 @@ def torch_step(how, folder, config, inputs, threads):
     return step
 
 
-class Exported:
-    """The reference's forward with the inputs that change alone, for exporters."""
+NAMES = ("x", "t", "text", "action", "t_action", "state")
 
-    @staticmethod
-    def of(folder: Path, config: dict, inputs: dict):
-        import torch
 
-        class Pass(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.model = reference(folder, config, torch.float32)
+def exported(folder: Path, config: dict, inputs: dict) -> tuple[Path, dict[str, np.ndarray]]:
+    """The reference's forward with the inputs that change alone as an ONNX file, and those inputs."""
+    import torch
 
-            def forward(self, x, t, text, action, t_action, state):
-                return self.model(x, t, text, None, None, 1, None, action, t_action, state)[:2]
+    class Pass(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = reference(folder, config, torch.float32)
 
-        given = arguments(inputs, torch.float32)
-        return Pass().eval(), tuple(a for a in given if isinstance(a, torch.Tensor))
+        def forward(self, x, t, text, action, t_action, state):
+            return self.model(x, t, text, None, None, 1, None, action, t_action, state)[:2]
+
+    path, given = folder / "model.onnx", [a for a in arguments(inputs, torch.float32) if isinstance(a, torch.Tensor)]
+    if not path.exists():
+        torch.onnx.export(Pass().eval(), tuple(given), str(path), dynamo=True, input_names=NAMES, external_data=True)
+    return path, {n: a.numpy() for n, a in zip(NAMES, given, strict=True)}
 
 
 def onnxruntime_step(how, folder, config, inputs, threads):
     import onnxruntime
-    import torch
 
-    path = folder / "model.onnx"
-    module, given = Exported.of(folder, config, inputs)
-    names = ["x", "t", "text", "action", "t_action", "state"]
-    if not path.exists():
-        torch.onnx.export(module, given, str(path), dynamo=True, input_names=names, external_data=True)
+    path, feed = exported(folder, config, inputs)
     if how[0] == "int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -216,26 +213,24 @@ def onnxruntime_step(how, folder, config, inputs, threads):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    feed = dict(zip([i.name for i in session.get_inputs()], [a.numpy() for a in given], strict=True))
     return lambda: session.run(None, feed)
 
 
 def openvino_step(how, folder, config, inputs, threads):
     import openvino
 
-    core, path = openvino.Core(), folder / "openvino.xml"
-    module, given = Exported.of(folder, config, inputs)
-    if not path.exists():
-        made = openvino.convert_model(module, example_input=given, input=[tuple(a.shape) for a in given])
-        openvino.save_model(made, path, compress_to_fp16=False)
+    core, (path, feed) = openvino.Core(), exported(folder, config, inputs)
     model = core.read_model(path)
     if how[0] == "int8":
         import nncf
 
         rounded = folder / "openvino_int8.xml"
         if not rounded.exists():
-            data = nncf.Dataset([tuple(a.numpy() for a in given)] * 3, list)
-            model = nncf.quantize(model, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=3)
+            data = nncf.Dataset([feed] * 3)
+            tables = nncf.IgnoredScope(types=["Gather"], validate=False)  # it stumbles over them
+            model = nncf.quantize(
+                model, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=3, ignored_scope=tables
+            )
             openvino.save_model(model, rounded, compress_to_fp16=False)
         model = core.read_model(rounded)
     hints = {
@@ -244,8 +239,8 @@ def openvino_step(how, folder, config, inputs, threads):
         "INFERENCE_NUM_THREADS": threads,
     }
     request = core.compile_model(model, "CPU", hints).create_infer_request()
-    for i, a in enumerate(given):
-        request.set_input_tensor(i, openvino.Tensor(a.numpy(), shared_memory=False))
+    for name, array in feed.items():
+        request.set_tensor(name, openvino.Tensor(array, shared_memory=False))
 
     def step():
         request.infer()
