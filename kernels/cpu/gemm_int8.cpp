@@ -25,20 +25,23 @@ struct Rounded {
 template <Isa>
 [[gnu::always_inline]] inline void round_rows_loop(const GemmParams& p, int64_t row, int64_t rows, int shift,
                                                    Rounded& out) {
+  // Bytes may alias everything: what the loops need is read before they write.
+  const int64_t k = p.k, stride = out.stride;
   for (int64_t r = 0; r < rows; ++r) {
     const float* x = p.x + (row + r) * p.ldx;
-    int8_t* y = out.x + r * out.stride;
+    int8_t* __restrict y = out.x + r * stride;
     uint32_t top = 0;
-    for (int64_t i = 0; i < p.k; ++i) top = std::max(top, __builtin_bit_cast(uint32_t, x[i]) & 0x7fffffff);
+    for (int64_t i = 0; i < k; ++i) top = std::max(top, __builtin_bit_cast(uint32_t, x[i]) & 0x7fffffff);
     const RowScale s = row_scale(top);
     out.scale[r] = s.scale;
     if (s.inverse == 0.0f) {
-      std::fill_n(y, out.stride, static_cast<int8_t>(shift));
+      std::fill_n(y, stride, static_cast<int8_t>(shift));
       continue;
     }
-    for (int64_t i = 0; i < p.k; ++i)
-      y[i] = static_cast<int8_t>(static_cast<int32_t>(__builtin_rintf(x[i] * s.inverse)) + shift);
-    std::fill(y + p.k, y + out.stride, int8_t{0});  // meets weights that are zero
+    const float inverse = s.inverse;
+    for (int64_t i = 0; i < k; ++i)
+      y[i] = static_cast<int8_t>(static_cast<int32_t>(__builtin_rintf(x[i] * inverse)) + shift);
+    std::fill(y + k, y + stride, int8_t{0});  // meets weights that are zero
   }
 }
 WAMCORE_VARIANTS(round_rows, (const GemmParams& p, int64_t row, int64_t rows, int shift, Rounded& out),
@@ -71,12 +74,10 @@ void int8_panels(const GemmParams& p, int64_t begin, int64_t end) {
     round_rows(p, row, rows, tile.shifted ? 128 : 0, rounded);
     for (int64_t panel = begin; panel < end; ++panel) {
       const int64_t col = panel * kPanel;
-      for (int64_t r = 0; r < rows; ++r)
-        for (int64_t j = 0; j < kPanel; ++j) sums[r * kPanel + j] = tile.shifted ? -128 * p.w.sum[col + j] : 0;
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t first = rows * t / tiles;
         tile.run(rows * (t + 1) / tiles - first, rounded.x + first * rounded.stride, rounded.stride,
-                 p.w.int8 + panel * steps(p.k) * kPanel * 4, steps(p.k), sums + first * kPanel);
+                 p.w.int8 + panel * steps(p.k) * kPanel * 4, steps(p.k), p.w.sum + col, sums + first * kPanel);
       }
       close(p, row, rows, col, rounded.scale, sums);
     }

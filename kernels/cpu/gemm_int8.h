@@ -24,11 +24,13 @@ inline RowScale row_scale(uint32_t top) {
   return {most / 127.0f, 127.0f / most};
 }
 
-// The tile of an instruction set: adds up to `rows` x kPanel sums over 4 * steps bytes to acc [rows, kPanel].
+// The tile of an instruction set: writes up to `rows` x kPanel sums over 4 * steps bytes to acc [rows, kPanel]. sum: of
+// the weights of each column.
 struct Int8Tile {
   int64_t rows = 0;
   bool shifted = false;  // x is unsigned: each value plus 128, which `sum` of the weights makes good
-  void (*run)(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, int32_t* acc) = nullptr;
+  void (*run)(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t* sum,
+              int32_t* acc) = nullptr;
 };
 Int8Tile int8_tile();  // for int8_isa()
 
