@@ -7,9 +7,8 @@
 
 namespace wam::kernels {
 
-// exp for float arrays: 2^n * p(r), relative error below 2e-7, so that loops over it vectorise.
-[[gnu::always_inline]] inline float fast_exp(float x) {
-  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+// exp of x within -87.5 to 88: 2^n * p(r), relative error below 2e-7, so that loops over it vectorise.
+[[gnu::always_inline]] inline float exp_within(float x) {
   const float n = __builtin_floorf(x * 1.44269504088896341f + 0.5f);
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float y = 1.9875691500e-4f;
@@ -23,10 +22,22 @@ namespace wam::kernels {
   return y * __builtin_bit_cast(float, bits);
 }
 
+[[gnu::always_inline]] inline float fast_exp(float x) {
+  return exp_within(x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x));
+}
+
+// x / (1 + exp(-v)), NaN where x is. The bound is found in whole numbers: compilers turn comparisons of floats into
+// branches up to the last division, and compute x / (1 + exp(88)) too for each x, which is subnormal and slow.
+[[gnu::always_inline]] inline float times_sigmoid(float x, float v) {
+  constexpr uint32_t kMost = 0x42ae0000, kSign = 0x80000000;  // 87
+  const uint32_t bits = __builtin_bit_cast(uint32_t, -v), size = bits & ~kSign;
+  const uint32_t bounded = (size < kMost ? size : kMost) | (bits & kSign);
+  return x / (1.0f + exp_within(__builtin_bit_cast(float, bounded)));
+}
+
 // x * sigmoid(2u) equals 0.5 x (1 + tanh(u)), the tanh form of GELU.
 [[gnu::always_inline]] inline float gelu_tanh(float x) {
-  const float u = 0.79788456080286536f * (x + 0.044715f * x * x * x);
-  return x / (1.0f + fast_exp(-2.0f * u));
+  return times_sigmoid(x, 1.5957691216057308f * (x + 0.044715f * x * x * x));
 }
 
 [[gnu::always_inline]] inline void activate(Activation kind, float* a, int64_t n) {
@@ -40,7 +51,7 @@ namespace wam::kernels {
       for (int64_t j = 0; j < n; ++j) a[j] = 0.5f * a[j] * (1.0f + std::erf(a[j] * 0.70710678118654752f));
       return;
     case Activation::silu:
-      for (int64_t j = 0; j < n; ++j) a[j] = a[j] / (1.0f + fast_exp(-a[j]));
+      for (int64_t j = 0; j < n; ++j) a[j] = times_sigmoid(a[j], a[j]);
       return;
     case Activation::relu:
       for (int64_t j = 0; j < n; ++j) a[j] = a[j] < 0.0f ? 0.0f : a[j];

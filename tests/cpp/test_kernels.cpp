@@ -83,6 +83,25 @@ TEST(gemm_with_int8_weights_and_every_epilogue) {
   }
 }
 
+TEST(activations_far_out) {
+  const std::vector<float> x = {-3e4f, -200.0f, -90.0f, -87.5f, -20.0f, -1e-30f,
+                                0.0f,  1e-30f,  20.0f,  87.5f,  200.0f, 3e4f};
+  const int64_t m = int64_t(x.size()) + 1;
+  const std::vector<float> w(1, 1.0f);
+  std::vector<float> in = x, packed(packed_size(1, 1)), y(m), want(m);
+  in.push_back(NAN);
+  pack_weight(w.data(), 1, 1, packed.data());
+  for (const Activation a : {Activation::gelu_tanh, Activation::gelu_erf, Activation::silu, Activation::relu}) {
+    GemmParams p{.x = in.data(), .w = packed.data(), .y = y.data(), .m = m, .n = 1, .k = 1, .ldx = 1, .ldy = 1};
+    p.activation = a;
+    as_team(gemm, p, 1);
+    p.y = want.data();
+    gemm_ref(p);
+    for (size_t i = 0; i < x.size(); ++i) CHECK_NEAR(y[i], want[i], 1e-6 * std::abs(x[i]) + 1e-30);
+    CHECK(a == Activation::relu || std::isnan(y.back()));
+  }
+}
+
 TEST(int8_products_are_near_those_of_floats) {
   for (int round = 0; round < 8; ++round) {
     const int64_t m = pick(1, 20), n = pick(20, 90), k = pick(100, 700);
