@@ -35,7 +35,6 @@ NAMES = (
     "patchify, unpatchify",
     "sinusoid",
     "activation",
-    "modulation",
     "add",
     "gemm_plain",
     "gemm_sm80",

@@ -66,14 +66,6 @@ __global__ __launch_bounds__(Threads) void activation_kernel(const __grid_consta
     p.y_narrow[row * p.ldy + col] = to_bf16(y);
 }
 
-template <int Threads>
-__global__ __launch_bounds__(Threads) void modulation_kernel(const __grid_constant__ ModulationParams p) {
-  const int64_t i = embed_index<Threads>();
-  if (i >= int64_t{p.rows} * p.cols) return;
-  const int64_t row = i / p.cols, col = i % p.cols;
-  p.out[row * p.ldo + col] = p.table[col] + p.time[row * p.ldt + (p.time_cols == p.cols ? col : col % p.time_cols)];
-}
-
 // Eight neighbours a thread, 16 bytes; the last thread takes what is left.
 template <int Threads>
 __global__ __launch_bounds__(Threads) void add_kernel(const __grid_constant__ AddParams p) {
@@ -120,14 +112,6 @@ bool launch_activation(const ActivationParams& p, Launch&& launch) {
          activation_kernel<kEmbedThreads>, p);
   return true;
 }
-template <typename Launch>
-bool launch_modulation(const ModulationParams& p, Launch&& launch) {
-  if (p.rows < 1 || p.cols < 1 || p.time_cols < 1 || p.cols % p.time_cols) return false;
-  launch(LaunchShape{.grid_x = embed_blocks(int64_t{p.rows} * p.cols), .threads = kEmbedThreads},
-         modulation_kernel<kEmbedThreads>, p);
-  return true;
-}
-
 template <typename Launch>
 bool launch_add(const AddParams& p, Launch&& launch) {
   if (p.count < 1) return false;

@@ -15,9 +15,6 @@ LaunchResult sinusoid(const SinusoidParams& p, Stream stream) {
 LaunchResult activation(const ActivationParams& p, Stream stream) {
   return launch_on(stream, p, [](const auto& params, auto launch) { return launch_activation(params, launch); });
 }
-LaunchResult modulation(const ModulationParams& p, Stream stream) {
-  return launch_on(stream, p, [](const auto& params, auto launch) { return launch_modulation(params, launch); });
-}
 LaunchResult add(const AddParams& p, Stream stream) {
   return launch_on(stream, p, [](const auto& params, auto launch) { return launch_add(params, launch); });
 }

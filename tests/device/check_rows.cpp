@@ -336,28 +336,6 @@ Distance activation_check(int rows, int cols, Rig& rig, Fresh& fresh) {
   return all.distance();
 }
 
-Distance modulation_check(int rows, int cols, int time_cols, Rig& rig, Fresh& fresh) {
-  Memory memory(rig);
-  const std::vector<float> table = fresh.array<float>(size_t(cols)),
-                           time = fresh.array<float>(size_t(rows * time_cols));
-  float* out = memory.output<float>(size_t(rows * cols));
-  rig.start(ModulationParams{.table = memory.input(table),
-                             .time = memory.input(time),
-                             .out = out,
-                             .rows = rows,
-                             .cols = cols,
-                             .time_cols = time_cols,
-                             .ldt = time_cols,
-                             .ldo = cols});
-  memory.check();
-  const std::vector<float> got = memory.fetch(out, size_t(rows * cols));
-  Collect all = in_float32();
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t j = 0; j < cols; ++j)
-      all.add(got[size_t(r * cols + j)], double(table[size_t(j)]) + time[size_t(r * time_cols + j % time_cols)]);
-  return all.distance();
-}
-
 // To patches of two arrays and back out of rows of a head.
 Distance patchify_check(int frames, int height, int width, Rig& rig, Fresh& fresh) {
   Memory memory(rig);
@@ -558,10 +536,6 @@ class List {
         [=](Rig& r, Fresh& f) { return sinusoid_check(tokens, 256, r, f); });
     add("activation", sized(of, 3, width), kFloat32,
         [=](Rig& r, Fresh& f) { return activation_check(3, width, r, f); });
-    add("modulation", sized(of, 3, 6 * width), kFloat32,
-        [=](Rig& r, Fresh& f) { return modulation_check(3, 6 * width, 6 * width, r, f); });
-    add("modulation", sized(of, 3, 2 * width) + " broadcast", kFloat32,
-        [=](Rig& r, Fresh& f) { return modulation_check(3, 2 * width, width, r, f); });
     add("patchify, unpatchify", sized(of, height, wide), kBf16,
         [=](Rig& r, Fresh& f) { return patchify_check(frames, height, wide, r, f); });
     add("add", sized(of, tokens, width), kBf16,

@@ -85,7 +85,6 @@ class GpuRig final : public Rig {
   int run(const SamplerStepParams& p) { return sampler_step(p, stream_); }
   int run(const SinusoidParams& p) { return sinusoid(p, stream_); }
   int run(const ActivationParams& p) { return activation(p, stream_); }
-  int run(const ModulationParams& p) { return modulation(p, stream_); }
   int run(const PatchifyParams& p) { return patchify(p, stream_); }
   int run(const UnpatchifyParams& p) { return unpatchify(p, stream_); }
   int run(const AddParams& p) { return add(p, stream_); }

@@ -49,7 +49,7 @@ struct QuantizeRowsSm90 {
 using Work =
     std::variant<AttentionSm80, AttentionSm90, GemmSm80, GemmSm90, GemmFp8Sm90, GemmPlainParams, LnModulateParams,
                  QkNormRopeCacheWriteParams, QuantizeRowsParams, QuantizeRowsSm90, SamplerStepParams, SinusoidParams,
-                 ActivationParams, ModulationParams, PatchifyParams, UnpatchifyParams, AddParams>;
+                 ActivationParams, PatchifyParams, UnpatchifyParams, AddParams>;
 
 class Rig {
  public:

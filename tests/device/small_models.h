@@ -1,7 +1,9 @@
 #pragma once
 
 // Whole passes of random DreamZero models on one backend and another: a context that turns its ring, a denoise pass.
+// For the checks of a GPU and for the tests on the simulated one.
 #include <cmath>
+#include <cstring>
 #include <random>
 
 #include "backend/backend.h"

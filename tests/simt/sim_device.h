@@ -22,7 +22,7 @@ namespace sim {
 
 using namespace wam::cuda;
 
-class SimDevice final : public Device {
+class SimDevice : public Device {
  public:
   /// Fresh memory holds NaN in float32 and in bf16 alike, so that what nobody wrote cannot pass for a result.
   void* allocate(size_t bytes) override {
@@ -54,9 +54,8 @@ class SimDevice final : public Device {
     if (fails_in >= 0 && fails_in-- == 0)
       throw wam::DeviceError("SimDevice: kernel " + std::string(kernel_name(call)) + " failed, as asked");
     const Launcher launcher{.seed = seed++};
-    bool possible = false;
-    std::visit([&](const auto& p) { possible = run(p, launcher); }, call);
-    if (!possible) throw wam::DeviceError("SimDevice: " + std::string(kernel_name(call)) + " refuses its parameters");
+    if (!start(call, launcher))
+      throw wam::DeviceError("SimDevice: " + std::string(kernel_name(call)) + " refuses its parameters");
     ++launches[std::string(kernel_name(call))];
   }
   bool fp8() const override { return has_fp8; }
@@ -82,6 +81,14 @@ class SimDevice final : public Device {
   size_t uploaded_bytes = 0, downloaded_bytes = 0;
   std::map<std::string, int> launches;
 
+ protected:
+  /// Runs the kernel of a call; false where it refuses.
+  virtual bool start(const Call& call, const Launcher& launcher) {
+    bool possible = false;
+    std::visit([&](const auto& p) { possible = run(p, launcher); }, call);
+    return possible;
+  }
+
  private:
   std::map<void*, size_t> sizes_;
   struct List : Recording {
@@ -106,10 +113,8 @@ class SimDevice final : public Device {
   static bool run(const AttentionParams& p, const Launcher& l) { return launch_attention_sm80(p, l); }
   static bool run(const SinusoidParams& p, const Launcher& l) { return launch_sinusoid(p, l); }
   static bool run(const ActivationParams& p, const Launcher& l) { return launch_activation(p, l); }
-  static bool run(const ModulationParams& p, const Launcher& l) { return launch_modulation(p, l); }
   static bool run(const PatchifyParams& p, const Launcher& l) { return launch_patchify(p, l); }
   static bool run(const UnpatchifyParams& p, const Launcher& l) { return launch_unpatchify(p, l); }
-  static bool run(const AddParams& p, const Launcher& l) { return launch_add(p, l); }
   static bool run(const SamplerStepParams& p, const Launcher& l) { return launch_sampler_step(p, l); }
 };
 

@@ -75,7 +75,6 @@ class SimRig : public Rig {
   bool run(const SamplerStepParams& p) { return launch_sampler_step(p, launcher()); }
   bool run(const SinusoidParams& p) { return launch_sinusoid(p, launcher()); }
   bool run(const ActivationParams& p) { return launch_activation(p, launcher()); }
-  bool run(const ModulationParams& p) { return launch_modulation(p, launcher()); }
   bool run(const PatchifyParams& p) { return launch_patchify(p, launcher()); }
   bool run(const UnpatchifyParams& p) { return launch_unpatchify(p, launcher()); }
   bool run(const AddParams& p) { return launch_add(p, launcher()); }

@@ -1,14 +1,15 @@
 // Whole chunks as one recorded list on the simulated device, against the CPU's loop over passes: every solver, static
 // masks, guidance, frames that are not imagined, the pull toward a plan.
 #include "backend/cuda/backend.h"
+#include "device/small_models.h"
 #include "session/sampler.h"
 #include "sim_device.h"
-#include "small_dit.h"
 
 #include <functional>
 
 using namespace wam;
 using namespace sim;
+using small_models::config, small_models::distance, small_models::Inputs, small_models::Size, small_models::weight;
 
 namespace {
 
@@ -39,8 +40,8 @@ Run run(
   model->load(std::move(backend), weight);
   SampleOptions options = k.options;  // unset is not the same on both sides
   options.fuse_observation = options.fuse_observation.value_or(false);
-  const SampleConfig config = resolve({.steps = 3, .guidance = 1.0}, options);
-  SampleSchedule schedule(config, options, static_cast<int>(c.num_frame_per_block));
+  SampleSchedule schedule(resolve({.steps = 3, .guidance = 1.0}, options), options,
+                          static_cast<int>(c.num_frame_per_block));
   Denoiser denoiser(model, schedule.branches());
   Sampler sampler(schedule, denoiser);
   sampler.prepare();
@@ -97,8 +98,9 @@ constexpr double kTolerance = 3e-2;
 TEST(a_chunk_in_one_recording_equals_the_loop_over_passes) {
   for (size_t i = 0; i < cases().size(); ++i) {
     const Case& k = cases()[i];
-    const DitConfig c = small_config(i % 2 == 0, 1, i == 0 ? 64 : 24);
-    const Inputs in(c);
+    const Size size{i % 2 == 0, 1, i == 0 ? 64 : 24};
+    const DitConfig c = config(size);
+    const Inputs in(c, size, sim::seed());
     const Motion plan(c.num_action_per_block * c.action_dim);
     auto device = std::make_shared<SimDevice>();
     const Run want = run(make_backend("cpu-ops", 1), c, in, k, plan), got = run(on(device), c, in, k, plan);
@@ -148,8 +150,9 @@ Counted second_chunk(const DitConfig& c, const Inputs& in, double guidance, bool
 TEST(launches_and_bytes_of_a_chunk_are_counted) {
   // A chunk is one upload, one recording, one download, however many steps it has, and allocates nothing. It launches
   // what its passes launch on their own, but for time embeddings, which were computed when it was made.
-  const DitConfig c = small_config(true, 1, 24);
-  const Inputs in(c);
+  const Size size{true, 1, 24};
+  const DitConfig c = config(size);
+  const Inputs in(c, size, sim::seed());
   const Counted one = second_chunk(c, in, 1.0, true);
   CHECK(one.allocations == 0 && one.uploads == 1 && one.downloads == 1 && one.recordings == 0 && one.replays == 1);
   const size_t inputs =

@@ -1,9 +1,9 @@
 // A device that fails in the middle of a chunk leaves a closed session, never a half-updated one.
 #include "backend/cuda/backend.h"
+#include "device/small_models.h"
 #include "session/dreamzero_model.h"
 #include "session/sampler.h"
 #include "sim_device.h"
-#include "small_dit.h"
 #include "wamcore/session.h"
 
 using namespace wam;
@@ -55,10 +55,10 @@ TEST(a_failed_kernel_closes_the_session_and_is_named) {
 }
 
 TEST(too_little_memory_says_what_is_needed_and_what_would_do) {
-  const DitConfig c = sim::small_config(true, 2, 64);
+  const DitConfig c = small_models::config({true, 2, 64});
   const auto load = [&](const std::shared_ptr<SimDevice>& device) {
     auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
-    model->load(std::make_shared<cuda::CudaBackend>(device, make_backend("cpu", 1)), sim::weight);
+    model->load(std::make_shared<cuda::CudaBackend>(device, make_backend("cpu", 1)), small_models::weight);
     return model;
   };
   auto device = std::make_shared<SimDevice>();

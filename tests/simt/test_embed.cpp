@@ -78,7 +78,7 @@ TEST(waves_have_the_angles_of_float64) {
     }
 }
 
-TEST(activations_and_modulation) {
+TEST(activations) {
   const int rows = 5, cols = 77;
   const std::vector<float> x = normal(rows * cols, 0, 3);
   for (const Act act : {Act::none, Act::gelu_tanh, Act::gelu_erf, Act::silu, Act::relu}) {
@@ -87,22 +87,6 @@ TEST(activations_and_modulation) {
         {.x = x.data(), .y = y.data(), .rows = rows, .cols = cols, .ldx = cols, .ldy = cols, .act = act},
         Launcher{.seed = seed()}));
     for (size_t i = 0; i < x.size(); ++i) CHECK(y[i] == activate(x[i], act));
-  }
-  for (const int time_cols : {6, 24}) {
-    const std::vector<float> table = normal(24), time = normal(3 * time_cols);
-    std::vector<float> out(3 * 25, NAN);
-    CHECK(launch_modulation({.table = table.data(),
-                             .time = time.data(),
-                             .out = out.data(),
-                             .rows = 3,
-                             .cols = 24,
-                             .time_cols = time_cols,
-                             .ldt = time_cols,
-                             .ldo = 25},
-                            Launcher{.seed = seed()}));
-    for (int r = 0; r < 3; ++r)
-      for (int c = 0; c < 24; ++c)
-        CHECK(out[size_t(r * 25 + c)] == table[size_t(c)] + time[size_t(r * time_cols + c % time_cols)]);
   }
 }
 
@@ -125,7 +109,6 @@ TEST(impossible_sizes_are_refused) {
   CHECK(!launch_sinusoid({.rows = 1, .cols = 3}, Launcher{}));
   CHECK(!launch_activation({.rows = 0, .cols = 3}, Launcher{}));
   CHECK(!launch_add({.count = 0}, Launcher{}));
-  CHECK(!launch_modulation({.rows = 1, .cols = 6, .time_cols = 4}, Launcher{}));
 }
 
 CHECK_MAIN()

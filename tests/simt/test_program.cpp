@@ -2,43 +2,15 @@
 // over operations: prefill into the ring, denoise with registers, context in two groups.
 #include "backend/cuda/backend.h"
 #include "backend/cuda/program.h"
-#include "flow/denoiser.h"
+#include "cuda/attention_sm90.cuh"
+#include "device/small_models.h"
 #include "sim_device.h"
-#include "small_dit.h"
 
 using namespace wam;
 using namespace sim;
+using namespace small_models;
 
 namespace {
-
-struct Result {
-  std::vector<float> video, action, keys, values;
-};
-
-// A context of five frames, one more than the window keeps beside a block: the ring turns.
-Result run(std::shared_ptr<Backend> backend, const DitConfig& c, const Inputs& in,
-           Precision precision = Precision::automatic) {
-  auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
-  model->load(std::move(backend), weight, precision);
-  Denoiser d(model, 1);
-  d.set_text(0, in.text.data());
-  if (c.has_clip()) d.set_image(in.image.data());
-  d.prefill(0, 1, 0, in.frames[0].data(), in.y.data());
-  d.prefill(0, 2, 1, in.frames[1].data(), in.y.data());
-  d.prefill(0, 2, 3, in.frames[2].data(), in.y.data());
-  Result r;
-  r.video.resize(size_t(c.out_dim * 48)), r.action.resize(in.action.size());
-  d.denoise(0, 2, 5,
-            {.x = in.noise.data(),
-             .y = in.y.data(),
-             .timesteps = in.t.data(),
-             .action = in.action.data(),
-             .state = in.state.data(),
-             .velocity = r.video.data(),
-             .action_velocity = r.action.data()});
-  d.memory(0).copy(c.num_layers - 1, r.keys, r.values);
-  return r;
-}
 
 std::shared_ptr<cuda::CudaBackend> on(const std::shared_ptr<SimDevice>& device) {
   return std::make_shared<cuda::CudaBackend>(device, make_backend("cpu", 1));
@@ -53,15 +25,11 @@ constexpr double kFp8Tolerance = 9e-2;
 }  // namespace
 
 TEST(a_context_and_a_denoise_pass_agree_with_the_cpu) {
-  struct Case {
-    bool clip;
-    int64_t heads, head_dim;
-  };
-  for (const Case& k : {Case{false, 2, 64}, Case{true, 2, 24}, Case{true, 3, 6}, Case{false, 1, 128}}) {
-    const DitConfig c = small_config(k.clip, k.heads, k.head_dim);
-    const Inputs in(c);
+  for (const Size& k : {Size{false, 2, 64}, Size{true, 2, 24}, Size{true, 3, 6}, Size{false, 1, 128}}) {
+    const DitConfig c = config(k);
+    const Inputs in(c, k, sim::seed());
     auto device = std::make_shared<SimDevice>();
-    const Result want = run(make_backend("cpu-ops", 1), c, in), got = run(on(device), c, in);
+    const Result want = run(make_backend("cpu-ops", 1), c, k, in), got = run(on(device), c, k, in);
     const double video = distance(got.video, want.video), action = distance(got.action, want.action),
                  keys = distance(got.keys, want.keys), values = distance(got.values, want.values);
     std::printf("  %d heads of %2d: video %.4f action %.4f keys %.4f values %.4f\n", int(k.heads), int(k.head_dim),
@@ -76,25 +44,67 @@ TEST(a_context_and_a_denoise_pass_agree_with_the_cpu) {
 }
 
 TEST(divided_keys_give_the_same_pass) {
-  const DitConfig c = small_config(true, 2, 64);
-  const Inputs in(c);
+  const Size size{true, 2, 64};
+  const DitConfig c = config(size);
+  const Inputs in(c, size, sim::seed());
   auto whole = std::make_shared<SimDevice>(), divided = std::make_shared<SimDevice>();
   divided->splits = 2;
-  const Result want = run(on(whole), c, in), got = run(on(divided), c, in);
+  const Result want = run(on(whole), c, size, in), got = run(on(divided), c, size, in);
   CHECK(distance(got.video, want.video) < kTolerance && distance(got.action, want.action) < kTolerance);
   CHECK(got.video != want.video);  // it took another way
 }
 
+namespace {
+
+// A device whose products and attentions are those of sm_90a, which read by tensor maps, whole tiles at a time. Its
+// memory begins as zeros: that is what those kernels are promised.
+class HopperDevice final : public SimDevice {
+ public:
+  void* allocate(size_t bytes) override {
+    void* p = SimDevice::allocate(bytes);
+    std::memset(p, 0, bytes);
+    return p;
+  }
+  int refused = 0;
+
+ protected:
+  bool start(const Call& call, const Launcher& l) override {
+    constexpr int kMultiprocessors = 2;
+    if (const auto* p = std::get_if<AttentionParams>(&call)) {
+      AttentionParamsSm90 plan;
+      if (make_attention_plan_sm90(&plan, *p, kMultiprocessors)) return launch_attention_sm90(plan, l);
+      ++refused;
+    }
+    if (const auto* p = std::get_if<GemmParams>(&call)) {
+      GemmParamsSm90 plan;
+      if (plan_gemm_sm90(&plan, *p, /*tile=*/2, kMultiprocessors)) return launch_gemm_sm90(plan, l);
+      ++refused;
+    }
+    return SimDevice::start(call, l);
+  }
+};
+
+}  // namespace
+
+TEST(a_pass_with_the_kernels_of_sm_90a_agrees_with_the_cpu) {
+  const Size size{true, 2, 24};  // heads padded to 64
+  const DitConfig c = config(size);
+  const Inputs in(c, size, sim::seed());
+  auto device = std::make_shared<HopperDevice>();
+  const Result want = run(make_backend("cpu-ops", 1), c, size, in), got = run(on(device), c, size, in);
+  const double video = distance(got.video, want.video), action = distance(got.action, want.action),
+               keys = distance(got.keys, want.keys), values = distance(got.values, want.values);
+  std::printf("  sm_90a: video %.4f action %.4f keys %.4f values %.4f\n", video, action, keys, values);
+  CHECK(video < kTolerance && action < kTolerance && keys < kTolerance && values < kTolerance);
+  CHECK(device->refused == 0);  // nothing went the other way
+}
+
 TEST(a_pass_in_fp8_agrees_with_the_cpu) {
-  struct Case {
-    bool clip;
-    int64_t heads, head_dim;
-  };
-  for (const Case& k : {Case{true, 2, 64}, Case{false, 2, 24}}) {
-    const DitConfig c = small_config(k.clip, k.heads, k.head_dim);
-    const Inputs in(c);
+  for (const Size& k : {Size{true, 2, 64}, Size{false, 2, 24}}) {
+    const DitConfig c = config(k);
+    const Inputs in(c, k, sim::seed());
     auto device = std::make_shared<SimDevice>();
-    const Result want = run(make_backend("cpu-ops", 1), c, in), got = run(on(device), c, in, Precision::fp8);
+    const Result want = run(make_backend("cpu-ops", 1), c, k, in), got = run(on(device), c, k, in, 1, Precision::fp8);
     const double video = distance(got.video, want.video), action = distance(got.action, want.action),
                  keys = distance(got.keys, want.keys), values = distance(got.values, want.values);
     std::printf("  fp8, %d heads of %2d: video %.4f action %.4f keys %.4f values %.4f\n", int(k.heads), int(k.head_dim),
@@ -110,8 +120,9 @@ TEST(a_pass_in_fp8_agrees_with_the_cpu) {
 
 TEST(launches_and_uploads_of_a_pass_are_counted) {
   // A pass that launches more, or uploads more than its inputs and two small tables, is a regression.
-  const DitConfig c = small_config(true, 2, 64);
-  const Inputs in(c);
+  const Size size{true, 2, 64};
+  const DitConfig c = config(size);
+  const Inputs in(c, size, sim::seed());
   auto device = std::make_shared<SimDevice>();
   auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
   model->load(on(device), weight);
@@ -154,7 +165,7 @@ TEST(launches_and_uploads_of_a_pass_are_counted) {
 
 TEST(sizes_that_kernels_do_not_know_are_refused) {
   const auto refuse = [](int64_t head_dim) {
-    const DitConfig c = small_config(false, 1, head_dim);
+    const DitConfig c = config({false, 1, head_dim});
     auto model = std::make_shared<DreamZero>(c, DreamZero::Grid2{4, 6}, "");
     model->load(on(std::make_shared<SimDevice>()), weight);
   };

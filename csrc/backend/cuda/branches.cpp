@@ -81,12 +81,6 @@ std::optional<Call> both(kc::AttentionParams a, const kc::AttentionParams& b) {
   return a;
 }
 
-std::optional<Call> both(kc::AddParams a, const kc::AddParams& b) {
-  if (!follows(a.x, b.x, a.count, 1) || !follows(a.y, b.y, a.count, 1)) return {};
-  a.count *= 2;
-  return a;
-}
-
 // Patches, actions, state: few rows, where they come from is not twice there.
 template <class Other>
 std::optional<Call> both(const Other&, const Other&) {

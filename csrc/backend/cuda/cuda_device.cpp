@@ -244,10 +244,8 @@ class CudaDevice final : public Device {
   int start(const kc::AttentionParams& p) { return kc::attention_sm80(p, stream_); }
   int start(const kc::SinusoidParams& p) { return kc::sinusoid(p, stream_); }
   int start(const kc::ActivationParams& p) { return kc::activation(p, stream_); }
-  int start(const kc::ModulationParams& p) { return kc::modulation(p, stream_); }
   int start(const kc::PatchifyParams& p) { return kc::patchify(p, stream_); }
   int start(const kc::UnpatchifyParams& p) { return kc::unpatchify(p, stream_); }
-  int start(const kc::AddParams& p) { return kc::add(p, stream_); }
   int start(const kc::SamplerStepParams& p) { return kc::sampler_step(p, stream_); }
 
   int ordinal_, multiprocessors_ = 0, capability_ = 0;

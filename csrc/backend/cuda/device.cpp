@@ -13,10 +13,8 @@ std::string_view kernel_name(const Call& call) {
     std::string_view operator()(const kc::AttentionParams&) const { return "attention"; }
     std::string_view operator()(const kc::SinusoidParams&) const { return "sinusoid"; }
     std::string_view operator()(const kc::ActivationParams&) const { return "activation"; }
-    std::string_view operator()(const kc::ModulationParams&) const { return "modulation"; }
     std::string_view operator()(const kc::PatchifyParams&) const { return "patchify"; }
     std::string_view operator()(const kc::UnpatchifyParams&) const { return "unpatchify"; }
-    std::string_view operator()(const kc::AddParams&) const { return "add"; }
     std::string_view operator()(const kc::QuantizeRowsParams&) const { return "quantize_rows"; }
     std::string_view operator()(const Fp8Product&) const { return "gemm_fp8"; }
     std::string_view operator()(const kc::SamplerStepParams&) const { return "sampler_step"; }

@@ -29,9 +29,8 @@ struct Fp8Product {
 
 /// One kernel with all it needs, by the addresses of the device.
 using Call = std::variant<kc::LnModulateParams, kc::QkNormRopeCacheWriteParams, kc::GemmParams, kc::GemmPlainParams,
-                          kc::AttentionParams, kc::SinusoidParams, kc::ActivationParams, kc::ModulationParams,
-                          kc::PatchifyParams, kc::UnpatchifyParams, kc::AddParams, kc::SamplerStepParams,
-                          kc::QuantizeRowsParams, Fp8Product>;
+                          kc::AttentionParams, kc::SinusoidParams, kc::ActivationParams, kc::PatchifyParams,
+                          kc::UnpatchifyParams, kc::SamplerStepParams, kc::QuantizeRowsParams, Fp8Product>;
 
 /// Name of the kernel that a call starts, for messages and counts.
 std::string_view kernel_name(const Call& call);

@@ -47,16 +47,6 @@ struct ActivationParams {
 };
 LaunchResult activation(const ActivationParams& p, Stream stream);
 
-/// out[r, j] = table[j] + time[r, broadcast ? j % time_cols : j]: a block's modulation for every distinct timestep.
-struct ModulationParams {
-  const float* table = nullptr;  // [cols]
-  const float* time = nullptr;   // [rows, time_cols], row stride ldt
-  float* out = nullptr;          // [rows, cols], row stride ldo
-  int32_t rows = 0, cols = 0, time_cols = 0;
-  int64_t ldt = 0, ldo = 0;
-};
-LaunchResult modulation(const ModulationParams& p, Stream stream);
-
 /// y += x
 struct AddParams {
   const bf16* x = nullptr;  // [count]
