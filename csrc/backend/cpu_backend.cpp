@@ -20,20 +20,17 @@ thread_local const char* current_step = kNoStep;
 constexpr int64_t kMuch = INT64_MAX;  // always for all threads
 constexpr const char* kFloat = "float32";
 constexpr const char* kBf16Weights = "float32, weights bfloat16";
+constexpr const char* kBf16 = "bfloat16, sums float32";
 constexpr const char* kInt8 = "int8, sums int32";
-constexpr OperationInfo kOperations[kCpuOperations] = {{"gemm", OperationInfo::per_isa, kFloat},
-                                                       {"gemm", OperationInfo::per_isa, kBf16Weights},
-                                                       {"gemm", OperationInfo::bytes, kInt8},
-                                                       {"feed_forward", OperationInfo::per_isa, kFloat},
-                                                       {"feed_forward", OperationInfo::per_isa, kBf16Weights},
-                                                       {"feed_forward", OperationInfo::bytes, kInt8},
-                                                       {"attention", OperationInfo::per_isa, kFloat},
-                                                       {"norm", OperationInfo::per_isa, kFloat},
-                                                       {"activation", OperationInfo::per_isa, kFloat},
-                                                       {"conv", OperationInfo::per_isa, kFloat},
-                                                       {"frames", OperationInfo::per_isa, kFloat},
-                                                       {"rearrange", OperationInfo::plain, kFloat},
-                                                       {"other", OperationInfo::plain, kFloat}};
+constexpr OperationInfo kOperations[kCpuOperations] = {
+    {"gemm", OperationInfo::per_isa, kFloat},         {"gemm", OperationInfo::per_isa, kBf16Weights},
+    {"gemm", OperationInfo::per_isa, kBf16},          {"gemm", OperationInfo::bytes, kInt8},
+    {"feed_forward", OperationInfo::per_isa, kFloat}, {"feed_forward", OperationInfo::per_isa, kBf16Weights},
+    {"feed_forward", OperationInfo::per_isa, kBf16},  {"feed_forward", OperationInfo::bytes, kInt8},
+    {"attention", OperationInfo::per_isa, kFloat},    {"norm", OperationInfo::per_isa, kFloat},
+    {"activation", OperationInfo::per_isa, kFloat},   {"conv", OperationInfo::per_isa, kFloat},
+    {"frames", OperationInfo::per_isa, kFloat},       {"rearrange", OperationInfo::plain, kFloat},
+    {"other", OperationInfo::plain, kFloat}};
 
 }  // namespace
 
@@ -124,7 +121,7 @@ std::shared_ptr<const PackedWeights> CpuBackend::pack(const WeightTable& table, 
 
 std::shared_ptr<const ProgramWeights> CpuBackend::load(const WeightTable& table, const WeightSource& source,
                                                        Precision wanted) {
-  constexpr Precision kHas[] = {Precision::float32, Precision::int8};  // the first is what "auto" gives
+  constexpr Precision kHas[] = {Precision::float32, Precision::bfloat16, Precision::int8};  // the first is "auto"
   return std::make_shared<const PackedWeights>(table, source, choose_precision(name(), wanted, kHas));
 }
 

@@ -13,9 +13,11 @@ namespace wam {
 enum class CpuOperation : uint8_t {
   gemm,
   gemm_bf16,
+  gemm_rounded,
   gemm_int8,
   feed_forward,
   feed_forward_bf16,
+  feed_forward_rounded,
   feed_forward_int8,
   attention,
   norm,
@@ -27,7 +29,10 @@ enum class CpuOperation : uint8_t {
 };
 inline constexpr size_t kCpuOperations = static_cast<size_t>(CpuOperation::other) + 1;
 inline CpuOperation gemm_operation(const kernels::GemmParams& p) {
-  return p.w.int8 ? CpuOperation::gemm_int8 : p.w.bf16 ? CpuOperation::gemm_bf16 : CpuOperation::gemm;
+  return p.w.int8     ? CpuOperation::gemm_int8
+         : p.w.rounds ? CpuOperation::gemm_rounded
+         : p.w.bf16   ? CpuOperation::gemm_bf16
+                      : CpuOperation::gemm;
 }
 
 OperationClock::Name name_of(CpuOperation operation, const char* step);

@@ -29,6 +29,7 @@ class LoneOps {
   void qk_norm_rope(const kernels::QkNormRopeParams& p) { run(CpuOperation::norm, p, kernels::qk_norm_rope); }
   void feed_forward(const kernels::FeedForwardParams& p) {
     run(p.w1.int8                ? CpuOperation::feed_forward_int8
+        : p.w1.rounds            ? CpuOperation::feed_forward_rounded
         : p.w1.bf16 || p.w2.bf16 ? CpuOperation::feed_forward_bf16
                                  : CpuOperation::feed_forward,
         p, kernels::feed_forward);

@@ -78,10 +78,31 @@ Tensor rounded(const WeightSpec& spec, const Tensor& raw) {
   return out;
 }
 
-kernels::Panels panels_of(const WeightSpec& spec, const Tensor& t) {
+// Rounded to bfloat16, which makes products round their activations too.
+Tensor halved(const WeightSpec& spec, const Tensor& raw) {
+  const int64_t n = spec.shape.front(), k = raw.numel() / n;
+  if (k > kernels::kMaxBf16Depth)
+    throw WeightError("bfloat16: " + spec.name + " " + shape_string(spec.shape) + ": wanted at most " +
+                      std::to_string(kernels::kMaxBf16Depth) + " inputs");
+  Tensor out({kernels::packed_bf16_size(n, k)}, DType::bf16);
+  if (!kernels::pack_weight_bf16(raw.data<float>(), n, k, static_cast<uint16_t*>(out.raw())))
+    throw WeightError("bfloat16: " + spec.name + " " + shape_string(spec.shape) + " has an element that is not finite");
+  return out;
+}
+
+Tensor layer_matrix(const WeightSpec& spec, const Tensor& raw, Precision precision) {
+  if (precision == Precision::int8) return rounded(spec, raw);
+  if (precision == Precision::bfloat16) return halved(spec, raw);
+  return narrowest(packed(spec, raw));
+}
+
+kernels::Panels panels_of(const WeightSpec& spec, const Tensor& t, Precision precision) {
   if (spec.use == WeightUse::vector || spec.use == WeightUse::conv) return {};
   if (t.dtype() == DType::i8)
     return kernels::int8_panels_of(t.raw(), spec.shape.front(), numel(spec.shape) / spec.shape.front());
+  if (precision == Precision::bfloat16 && spec.use == WeightUse::layer_matrix)
+    return kernels::bf16_panels_of(static_cast<const uint16_t*>(t.raw()), spec.shape.front(),
+                                   numel(spec.shape) / spec.shape.front());
   if (t.dtype() == DType::bf16) return static_cast<const uint16_t*>(t.raw());
   return t.data<float>();
 }
@@ -102,12 +123,12 @@ PackedWeights::PackedWeights(const WeightTable& table, const WeightSource& sourc
         tensors_.push_back(packed_conv(spec, raw, live_taps_[tensors_.size()]));
         break;
       case WeightUse::layer_matrix:
-        tensors_.push_back(precision == Precision::int8 ? rounded(spec, raw) : narrowest(packed(spec, raw)));
+        tensors_.push_back(layer_matrix(spec, raw, precision));
         break;
       default:
         tensors_.push_back(narrowest(packed(spec, raw)));
     }
-    panels_.push_back(panels_of(spec, tensors_.back()));
+    panels_.push_back(panels_of(spec, tensors_.back(), precision));
   }
 }
 

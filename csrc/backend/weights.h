@@ -54,7 +54,7 @@ class ProgramWeights {
 
 /// Weights as the CPU kernels read them: matrices and convolutions in panels, vectors as they are. Matrices that are
 /// exact in bfloat16, as those of a bfloat16 checkpoint, stay so: half the memory, and half the reading in every pass.
-/// With Precision::int8 the matrices of layers are rounded to bytes.
+/// With Precision::int8 the matrices of layers are rounded to bytes, with Precision::bfloat16 to that.
 class PackedWeights final : public ProgramWeights {
  public:
   PackedWeights(const WeightTable& table, const WeightSource& source, Precision precision = Precision::float32);

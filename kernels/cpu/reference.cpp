@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "gemm_bf16.h"
 #include "gemm_int8.h"
 #include "wamcore/kernels/attention.h"
 #include "wamcore/kernels/gemm.h"
@@ -49,7 +50,8 @@ void gemm_ref(const GemmParams& p) {
       if (p.w.int8) sum += int8_sum(p, p.x + i * p.ldx, j);
       for (int64_t l = 0; l < p.k && !p.w.int8; ++l) {
         const int64_t at = (j / kPanel) * kPanel * p.k + l * kPanel + j % kPanel;
-        sum += double(p.x[i * p.ldx + l]) *
+        const float x = p.x[i * p.ldx + l];
+        sum += double(p.w.rounds ? __builtin_bit_cast(float, nearest_bf16(x)) : x) *
                (p.w.bf16 ? __builtin_bit_cast(float, uint32_t(p.w.bf16[at]) << 16) : p.w.f32[at]);
       }
       sum = activation(p.activation, sum);

@@ -1,6 +1,7 @@
 // Every fast kernel against its float64 definition, on fresh random inputs at ragged sizes.
 #include <random>
 
+#include "fresh.h"
 #include "isa_main.h"
 #include "wamcore/kernels/attention.h"
 #include "wamcore/kernels/gemm.h"
@@ -10,7 +11,7 @@ using namespace wam::kernels;
 
 namespace {
 
-std::mt19937 rng(std::random_device{}());
+std::mt19937 rng(uint32_t(check::fresh()()));
 std::vector<float> randn(size_t n) {
   std::normal_distribution<float> d;
   std::vector<float> v(n);
@@ -99,6 +100,43 @@ TEST(activations_far_out) {
     gemm_ref(p);
     for (size_t i = 0; i < x.size(); ++i) CHECK_NEAR(y[i], want[i], 1e-6 * std::abs(x[i]) + 1e-30);
     CHECK(a == Activation::relu || std::isnan(y.back()));
+  }
+}
+
+// A weight that is rounded to bfloat16, and makes products round their activations.
+struct Bf16Weight {
+  std::vector<uint16_t> halves;
+  Panels panels;
+  Bf16Weight(const std::vector<float>& w, int64_t n, int64_t k) : halves(size_t(packed_bf16_size(n, k))) {
+    CHECK(pack_weight_bf16(w.data(), n, k, halves.data()));
+    panels = bf16_panels_of(halves.data(), n, k);
+  }
+};
+
+TEST(gemm_with_bf16_products_and_every_epilogue) {
+  for (int round = 0; round < 48; ++round) {
+    const int64_t m = pick(1, round % 4 ? 19 : 110), n = pick(1, 90), k = pick(1, round % 8 ? 200 : 2000);
+    const auto x = randn(m * k);
+    const Bf16Weight w(randn(n * k), n, k);
+    GemmParams p{.x = x.data(), .w = w.panels, .m = m, .n = n, .k = k, .ldx = k};
+    agrees_with_every_epilogue(p, round);
+  }
+}
+
+TEST(bf16_rounds_to_the_nearest_and_keeps_what_is_not_finite) {
+  // 1 + 2^-8 lies between two bfloat16 and goes to the even one, as 1 + 3 2^-8 does.
+  const std::vector<float> x = {1.00390625f, 1.01171875f, 1.004f, -1.00390625f, 3.4e38f, NAN, -INFINITY};
+  const float want[] = {1.0f, 1.015625f, 1.0078125f, -1.0f, INFINITY, NAN, -INFINITY};
+  const int64_t m = int64_t(x.size());
+  const Bf16Weight one({1.0f}, 1, 1);
+  std::vector<float> y(x.size());
+  as_team(gemm, GemmParams{.x = x.data(), .w = one.panels, .y = y.data(), .m = m, .n = 1, .k = 1, .ldx = 1, .ldy = 1},
+          1);
+  for (size_t i = 0; i < y.size(); ++i) CHECK(y[i] == want[i] || (std::isnan(y[i]) && std::isnan(want[i])));
+  std::vector<uint16_t> halves(size_t(packed_bf16_size(1, 2)));
+  for (const float bad : {NAN, INFINITY, -INFINITY, 3.4e38f}) {
+    const float w[] = {1.0f, bad};
+    CHECK(!pack_weight_bf16(w, 1, 2, halves.data()));
   }
 }
 

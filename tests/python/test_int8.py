@@ -24,15 +24,16 @@ for i in range(4):
     images = {n: rng.integers(0, 256, (frames, h, w, 3), dtype=np.uint8) for n, h, w in model.embodiment.cameras}
     q = rng.uniform(limits.position_min, limits.position_max)
     moves.append((session.infer(wam.Observation(images, q)).q - q).tolist())
-ran = {o["kernel"] for o in session.operations if o["runs"] and o["precision"].startswith("int8")}
+ran = {o["kernel"] for o in session.operations if o["runs"] and o["precision"].startswith(sys.argv[3])}
 print(json.dumps([moves, sorted(ran)]))
 """
 ISAS = ("portable", "avx2", "avx512", "avx512_vnni", "neon", "neon_dotprod")
 
 
-def run(isa: str, dtype: str, seed: int) -> tuple[np.ndarray, list[str]] | None:
-    """What four chunks move the joints by, [4, rows, joints] in rad; None where this CPU lacks the instruction set."""
-    command = [sys.executable, "-c", RUN, str(seed), dtype]
+def run(isa: str, dtype: str, seed: int, precision: str = "int8") -> tuple[np.ndarray, list[str]] | None:
+    """What four chunks move the joints by, [4, rows, joints] in rad; None where this CPU lacks the instruction set.
+    The second is the kernels that computed in `precision`."""
+    command = [sys.executable, "-c", RUN, str(seed), dtype, precision]
     environment = {**os.environ, "WAMCORE_CPU_ISA": isa}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     if "DeviceError: WAMCORE_CPU_ISA" in done.stderr:

@@ -56,7 +56,9 @@ def test_dtype_says_what_runs(device):
 
 
 def test_a_dtype_that_the_device_does_not_have_is_refused():
-    with pytest.raises(wam.DeviceError, match=r"^load: device 'cpu' wants dtype auto, float32 or int8, got fp8$"):
+    with pytest.raises(
+        wam.DeviceError, match=r"^load: device 'cpu' wants dtype auto, float32, bfloat16 or int8, got fp8$"
+    ):
         wam.load("tabletop", device="cpu", dtype="fp8")
     with pytest.raises(wam.ConfigError, match=r"^load: dtype wants auto, float32, .* or int8, got 'half'$"):
         wam.load("tabletop", dtype="half")

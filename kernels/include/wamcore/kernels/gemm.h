@@ -13,11 +13,12 @@ inline constexpr int64_t kPanel = 32;
 
 /// A packed weight [ceil(n / kPanel), k, kPanel], see pack_weight: as float32, or as the upper halves of floats whose
 /// lower halves are zero (bfloat16). The second is as exact and half as much to read. The third form, see
-/// pack_weight_int8, is rounded to bytes, and makes gemm round each row of x to bytes too. Two of the pointers f32,
-/// bf16 and int8 are nullptr.
+/// pack_weight_int8, is rounded to bytes, and makes gemm round each row of x to bytes too; so does the second form to
+/// bfloat16 where pack_weight_bf16 wrote it. Two of the pointers f32, bf16 and int8 are nullptr.
 struct Panels {
   const float* f32 = nullptr;
   const uint16_t* bf16 = nullptr;
+  bool rounds = false;           // with bf16: x is rounded to bfloat16 for the product; sums stay float32
   const int8_t* int8 = nullptr;  // [ceil(n / kPanel), ceil(k / 4), kPanel, 4]
   const float* scale =
       nullptr;  // with int8: [ceil(n / kPanel) * kPanel], what a step of each output's weights is worth
@@ -63,9 +64,19 @@ bool pack_weight_int8(const float* w, int64_t n, int64_t k, void* packed);
 /// What pack_weight_int8 wrote, 64-byte aligned.
 Panels int8_panels_of(const void* packed, int64_t n, int64_t k);
 
+/// Largest k of weights that pack_weight_bf16 writes: a rounded row of x lies on the stack.
+inline constexpr int64_t kMaxBf16Depth = 65536;
+/// Halves that pack_weight_bf16 writes.
+int64_t packed_bf16_size(int64_t n, int64_t k);
+/// Rounds w [n, k] to the nearest bfloat16, ties to even, and packs it. False where a weight is not finite then.
+bool pack_weight_bf16(const float* w, int64_t n, int64_t k, uint16_t* packed);
+/// What pack_weight_bf16 wrote, 64-byte aligned.
+Panels bf16_panels_of(const uint16_t* packed, int64_t n, int64_t k);
+
 /// Fast path: register-blocked over packed panels.
 void gemm(const GemmParams& p, const Team& team);
-/// The obvious triple loop in float64, same contract; with int8 weights x is rounded the same way first.
+/// The obvious triple loop in float64, same contract; where the weights make gemm round x, it is rounded the
+/// same way first.
 void gemm_ref(const GemmParams& p);
 
 }  // namespace wam::kernels
