@@ -144,7 +144,7 @@ def wamcore_step(how, folder, config, inputs, threads):
         json.dumps(config), str(folder / "model.safetensors"), grid, threads=threads, dtype=how[0]
     )
     dit.set_context(inputs["text"])
-    times = np.concatenate([inputs["t"][:1], inputs["t_action"][:1]])
+    times = np.concatenate([inputs["t"], inputs["t_action"][:1]])
     return lambda: dit.denoise(inputs["x"], times, 1, inputs["action"], inputs["state"])[:2]
 
 
