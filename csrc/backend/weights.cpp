@@ -66,27 +66,33 @@ Tensor packed(const WeightSpec& spec, const Tensor& raw) {
   return out;
 }
 
+// What a matrix lacks for being rounded to `kind`.
+WeightError unfit(const char* kind, const WeightSpec& spec, const std::string& why) {
+  return WeightError(std::string(kind) + ": " + spec.name + " " + shape_string(spec.shape) + why);
+}
+
+void check_depth(const char* kind, const WeightSpec& spec, int64_t depth, int64_t most) {
+  if (depth > most) throw unfit(kind, spec, ": wanted at most " + std::to_string(most) + " inputs");
+}
+
+constexpr const char* kNotFinite = " has an element that is not finite";
+
 // Rounded to bytes, with scales and sums.
 Tensor rounded(const WeightSpec& spec, const Tensor& raw) {
   const int64_t n = spec.shape.front(), k = raw.numel() / n;
-  if (k > kernels::kMaxInt8Depth)
-    throw WeightError("int8: " + spec.name + " " + shape_string(spec.shape) + ": wanted at most " +
-                      std::to_string(kernels::kMaxInt8Depth) + " inputs");
+  check_depth("int8", spec, k, kernels::kMaxInt8Depth);
   Tensor out({kernels::packed_int8_size(n, k)}, DType::i8);
-  if (!kernels::pack_weight_int8(raw.data<float>(), n, k, out.raw()))
-    throw WeightError("int8: " + spec.name + " " + shape_string(spec.shape) + " has an element that is not finite");
+  if (!kernels::pack_weight_int8(raw.data<float>(), n, k, out.raw())) throw unfit("int8", spec, kNotFinite);
   return out;
 }
 
 // Rounded to bfloat16, which makes products round their activations too.
 Tensor halved(const WeightSpec& spec, const Tensor& raw) {
   const int64_t n = spec.shape.front(), k = raw.numel() / n;
-  if (k > kernels::kMaxBf16Depth)
-    throw WeightError("bfloat16: " + spec.name + " " + shape_string(spec.shape) + ": wanted at most " +
-                      std::to_string(kernels::kMaxBf16Depth) + " inputs");
+  check_depth("bfloat16", spec, k, kernels::kMaxBf16Depth);
   Tensor out({kernels::packed_bf16_size(n, k)}, DType::bf16);
   if (!kernels::pack_weight_bf16(raw.data<float>(), n, k, static_cast<uint16_t*>(out.raw())))
-    throw WeightError("bfloat16: " + spec.name + " " + shape_string(spec.shape) + " has an element that is not finite");
+    throw unfit("bfloat16", spec, kNotFinite);
   return out;
 }
 

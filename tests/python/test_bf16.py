@@ -1,8 +1,7 @@
 """The bundled model in bfloat16 on the CPU beside float32, on every instruction set of the machine."""
 
 import numpy as np
-import wamcore as wam
-from test_int8 import error, run
+from test_int8 import error, run, runs_of_a_chunk
 
 ISAS = ("portable", "avx2", "avx512", "neon")
 GATE = 4e-3  # relative L2 error of the motion of four chunks
@@ -20,11 +19,6 @@ def test_bf16_moves_the_arm_as_float32_does():
 
 
 def test_bf16_says_what_ran():
-    model = wam.load("tabletop", threads=1, dtype="bfloat16")
-    assert model.dtype == "bfloat16"
-    session = wam.Session(model, steps=1)
-    session.set_prompt("touch the red block")
-    session.infer(wam.Observation({"scene": np.zeros((64, 96, 3), np.uint8)}, [0.0, 1.2, -1.6, -1.2]))
-    runs = {(o["operation"], o["precision"]): o["runs"] for o in session.operations}
+    runs = runs_of_a_chunk("bfloat16")
     assert runs["gemm", "bfloat16, sums float32"] and runs["feed_forward", "bfloat16, sums float32"]
     assert runs["gemm", "int8, sums int32"] == 0

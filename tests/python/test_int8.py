@@ -47,6 +47,16 @@ def error(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
+def runs_of_a_chunk(dtype: str) -> dict[tuple[str, str], int]:
+    """How often each (operation, precision) ran for one chunk of the bundled model, loaded in `dtype`."""
+    model = wam.load("tabletop", threads=1, dtype=dtype)
+    assert model.dtype == dtype
+    session = wam.Session(model, steps=1)
+    session.set_prompt("touch the red block")
+    session.infer(wam.Observation({"scene": np.zeros((64, 96, 3), np.uint8)}, [0.0, 1.2, -1.6, -1.2]))
+    return {(o["operation"], o["precision"]): o["runs"] for o in session.operations}
+
+
 def test_int8_moves_the_arm_as_float32_does():
     seed = int(np.random.default_rng().integers(1 << 30))
     exact, none = run("", "float32", seed)
@@ -65,12 +75,7 @@ GATE = 0.03
 
 def test_int8_is_never_chosen_unasked():
     assert wam.load("tabletop", threads=1).dtype == "float32"
-    model = wam.load("tabletop", threads=1, dtype="int8")
-    assert model.dtype == "int8"
-    session = wam.Session(model, steps=1)
-    session.set_prompt("touch the red block")
-    session.infer(wam.Observation({"scene": np.zeros((64, 96, 3), np.uint8)}, [0.0, 1.2, -1.6, -1.2]))
-    runs = {(o["operation"], o["precision"]): o["runs"] for o in session.operations}
+    runs = runs_of_a_chunk("int8")
     assert runs["gemm", "int8, sums int32"] and runs["feed_forward", "int8, sums int32"]
     assert (
         sum(n for (name, kind), n in runs.items() if name == "gemm" and kind.startswith("float32")) > 0
