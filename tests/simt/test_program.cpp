@@ -22,6 +22,16 @@ constexpr double kTolerance = 1.2e-2;
 // The same with the layers' products in e4m3, which keeps 4 bits of weights and rows. Measured: at most 4.5e-2.
 constexpr double kFp8Tolerance = 9e-2;
 
+// Whether everything that a pass gives is within `tolerance` of what the CPU gave; prints how far it is.
+bool agrees(const std::string& what, const Result& got, const Result& want, double tolerance) {
+  const double video = distance(got.video, want.video), action = distance(got.action, want.action),
+               keys = distance(got.keys, want.keys), values = distance(got.values, want.values);
+  std::printf("  %s: video %.4f action %.4f keys %.4f values %.4f\n", what.c_str(), video, action, keys, values);
+  return video < tolerance && action < tolerance && keys < tolerance && values < tolerance;
+}
+
+std::string heads_of(const Size& k) { return std::to_string(k.heads) + " heads of " + std::to_string(k.head_dim); }
+
 }  // namespace
 
 TEST(a_context_and_a_denoise_pass_agree_with_the_cpu) {
@@ -30,11 +40,7 @@ TEST(a_context_and_a_denoise_pass_agree_with_the_cpu) {
     const Inputs in(c, k, sim::seed());
     auto device = std::make_shared<SimDevice>();
     const Result want = run(make_backend("cpu-ops", 1), c, k, in), got = run(on(device), c, k, in);
-    const double video = distance(got.video, want.video), action = distance(got.action, want.action),
-                 keys = distance(got.keys, want.keys), values = distance(got.values, want.values);
-    std::printf("  %d heads of %2d: video %.4f action %.4f keys %.4f values %.4f\n", int(k.heads), int(k.head_dim),
-                video, action, keys, values);
-    CHECK(video < kTolerance && action < kTolerance && keys < kTolerance && values < kTolerance);
+    CHECK(agrees(heads_of(k), got, want, kTolerance));
     CHECK(device->blocks == 0);  // everything is given back
     uint64_t launched = 0, counted = 0;
     for (const auto& [name, times] : device->launches) launched += uint64_t(times);
@@ -92,10 +98,7 @@ TEST(a_pass_with_the_kernels_of_sm_90a_agrees_with_the_cpu) {
   const Inputs in(c, size, sim::seed());
   auto device = std::make_shared<HopperDevice>();
   const Result want = run(make_backend("cpu-ops", 1), c, size, in), got = run(on(device), c, size, in);
-  const double video = distance(got.video, want.video), action = distance(got.action, want.action),
-               keys = distance(got.keys, want.keys), values = distance(got.values, want.values);
-  std::printf("  sm_90a: video %.4f action %.4f keys %.4f values %.4f\n", video, action, keys, values);
-  CHECK(video < kTolerance && action < kTolerance && keys < kTolerance && values < kTolerance);
+  CHECK(agrees("sm_90a", got, want, kTolerance));
   CHECK(device->refused == 0);  // nothing went the other way
 }
 
@@ -105,11 +108,7 @@ TEST(a_pass_in_fp8_agrees_with_the_cpu) {
     const Inputs in(c, k, sim::seed());
     auto device = std::make_shared<SimDevice>();
     const Result want = run(make_backend("cpu-ops", 1), c, k, in), got = run(on(device), c, k, in, 1, Precision::fp8);
-    const double video = distance(got.video, want.video), action = distance(got.action, want.action),
-                 keys = distance(got.keys, want.keys), values = distance(got.values, want.values);
-    std::printf("  fp8, %d heads of %2d: video %.4f action %.4f keys %.4f values %.4f\n", int(k.heads), int(k.head_dim),
-                video, action, keys, values);
-    CHECK(video < kFp8Tolerance && action < kFp8Tolerance && keys < kFp8Tolerance && values < kFp8Tolerance);
+    CHECK(agrees("fp8, " + heads_of(k), got, want, kFp8Tolerance));
     CHECK(device->launches["gemm_fp8"] > 0 && device->blocks == 0);
     if (k.head_dim % 64) continue;  // three products where one could serve all
     // A layer has six products, and two attentions and the GELU before three of them; K/V alone are one. 16 matrices.
