@@ -140,6 +140,7 @@ class PyRunner : public Runner {
   using Runner::Runner;
 
   void wait_for(double seconds) {
+    if (std::isnan(seconds)) throw InputError("Runner.wait: wanted a number of seconds, got nan");
     const SystemClock wall;
     const uint64_t end = wall.now_ns() + static_cast<uint64_t>(std::clamp(seconds, 0.0, 1e9) * 1e9);
     do {
@@ -331,6 +332,7 @@ void bind_virtual(py::module_& m) {
       .def(
           "run",
           [](VirtualRunner& self, double seconds) {
+            if (std::isnan(seconds)) throw InputError("VirtualRunner.run: wanted a number of seconds, got nan");
             const uint64_t end =
                 self.clock()->now_ns() + static_cast<uint64_t>(std::clamp(seconds, 0.0, 1e9) * 1e9 + 0.5);
             step_while(self, [&] { return self.clock()->now_ns() < end; });

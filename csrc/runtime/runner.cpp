@@ -1,5 +1,6 @@
 #include "wamcore/runner.h"
 
+#include <cmath>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -89,14 +90,15 @@ void Runner::State::run_servo() {
   }
   changed.notify_all();
   if (go) serve_cycles();
-  // The loop is over and with it the real-time rules: leave the robot in order, whatever ended the run.
+  // The loop is over and with it the real-time rules: leave the robot in order, whatever ended the run. What ended it
+  // is noted first: the driver's words may be others after it has failed to stop as well.
   try {
-    loop.leave();
+    loop.check_ending();
   } catch (...) {
     fail(std::current_exception());
   }
   try {
-    loop.check_ending();
+    loop.leave();
   } catch (...) {
     fail(std::current_exception());
   }
@@ -210,6 +212,7 @@ void Runner::start() {
 }
 
 void Runner::wait(double seconds) {
+  if (std::isnan(seconds)) throw InputError("Runner.wait: wanted a number of seconds, got nan");
   State& s = *state_;
   Clock& clock = s.loop.clock();
   const double limited = seconds < 1e9 ? (seconds > 0.0 ? seconds : 0.0) : 1e9;

@@ -52,8 +52,12 @@ void Servo::start(uint64_t now_ns) {
   read_joints(now_ns);
   if (ending_ != Ending::none || state_ns_ == 0)
     throw RobotError("Runner.start: the joints could not be read " + hal_.error());
-  if (!filter_.seed(q_))
+  if (!filter_.seed(q_)) {
+    if (filter_.count_of(Reason::workspace) > 0)
+      throw RobotError("Runner.start: the workspace forbids the pose in which the robot stands, " + list(q_) +
+                       ": move it out by hand, or give the workspace more room");
     throw RobotError("Runner.start: the measured joints " + list(q_) + " are not all finite and inside their limits");
+  }
   last_command_ = q_;
   for (size_t i = 0; i < closed_.size(); ++i) {
     const Gripper& g = options_.grippers[i];

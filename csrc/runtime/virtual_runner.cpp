@@ -1,5 +1,6 @@
 #include "wamcore/virtual_runner.h"
 
+#include <algorithm>
 #include <cmath>
 #include <exception>
 
@@ -127,7 +128,9 @@ bool VirtualRunner::step() {
 }
 
 void VirtualRunner::run(double seconds) {
-  const uint64_t end = state_->clock->now_ns() + static_cast<uint64_t>(std::llround(seconds * 1e9));
+  if (std::isnan(seconds)) throw InputError("VirtualRunner.run: wanted a number of seconds, got nan");
+  const auto length = static_cast<uint64_t>(std::llround(std::clamp(seconds, 0.0, 1e9) * 1e9));
+  const uint64_t end = state_->clock->now_ns() + length;
   while (state_->clock->now_ns() < end && step()) {
   }
 }

@@ -103,7 +103,12 @@ bool SafetyFilter::seed(std::span<const double> measured) noexcept {
         measured[j] > limits_.position_max[j] + options_.seed_slack)
       return false;
   for (size_t j = 0; j < measured.size(); ++j)
-    joints_[j].motion = {.q = std::clamp(measured[j], limits_.position_min[j], limits_.position_max[j])};
+    pose_[j] = std::clamp(measured[j], limits_.position_min[j], limits_.position_max[j]);
+  if (has(Reason::workspace) && options_.workspace && !options_.workspace->allows(pose_)) {
+    count(Reason::workspace);
+    return false;
+  }
+  for (size_t j = 0; j < measured.size(); ++j) joints_[j].motion = {.q = pose_[j]};
   phase_ = Phase::hold;
   starved_steps_ = 0;
   has_sequence_ = false;
@@ -143,7 +148,7 @@ Reason SafetyFilter::freshness(const ActionChunk& chunk, const Moment& now) cons
     return Reason::sequence;
   const double age = static_cast<double>(now.t_ns - chunk.obs_ns) * 1e-9;
   if (has(Reason::obs_age) && age > options_.max_obs_age) return Reason::obs_age;
-  if (has(Reason::chunk_age) && now.tick - chunk.obs_tick >= chunk.horizon) return Reason::chunk_age;
+  if (has(Reason::chunk_age) && now.tick - chunk.horizon >= chunk.obs_tick) return Reason::chunk_age;
   return Reason::none;
 }
 

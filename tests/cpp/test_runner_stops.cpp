@@ -220,6 +220,27 @@ TEST(frozen_camera_and_frozen_joints_age_the_observation) {
   CHECK(contains(run_to_error(*blind.runner, 30.0), "no admissible command"));
 }
 
+TEST(a_robot_that_stands_where_it_may_not_be_is_refused) {
+  struct Fence final : Workspace {
+    bool allows(std::span<const double> q) const noexcept override { return q[0] <= 0.5; }
+  };
+  MockOptions beyond = robot();
+  beyond.start = {0.6, 0.0};
+  VirtualRun run(sine_policy(), {.safety = {.workspace = std::make_shared<Fence>()}}, {1}, beyond);
+  CHECK_THROWS(run.runner->start(), RobotError, "the workspace forbids the pose in which the robot stands, [0.6000");
+  CHECK(!run.hal->active() && !run.runner->running() && run.hal->commands().empty());
+}
+
+TEST(seconds_are_a_number) {
+  VirtualRun run(sine_policy());
+  run.runner->start();
+  CHECK_THROWS(run.runner->run(kNaN), InputError, "a number of seconds");
+  run.runner->run(-1.0);
+  CHECK(run.runner->stats().cycles == 0);
+  Runner threaded(sine_policy(), run.hal, limits());
+  CHECK_THROWS(threaded.wait(kNaN), InputError, "a number of seconds");
+}
+
 TEST(dead_man_time_stops_the_device_without_us) {
   auto clock = std::make_shared<ManualClock>(1);
   MockHal hal(clock, robot());

@@ -1,6 +1,10 @@
 """robot.toml: what it says reaches the runner, and what is wrong in it is refused by file, key, wanted and got."""
 
+import importlib.util
 import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -254,6 +258,73 @@ def test_the_driver_of_the_file(read, root):
         read(TOML + '[driver]\nkind = "library"\nlibrary = "libnothing.so"').open_driver()
     p = read(TOML + '[driver]\nkind = "mock"\nparameters = {port = "usb"}')
     assert p.runner_options()["parameters"] == {"port": "usb"}
+
+
+LATENCY = """
+[latency]
+state = 0.02
+cameras = {top = 0.055}
+"""
+
+
+def test_latencies_reach_the_runner(read):
+    p = read(TOML + LATENCY)
+    assert p.runner_options()["camera_latency"] == {"top": 0.055} and p.runner_options()["state_latency"] == 0.02
+    assert read().runner_options()["camera_latency"] == {} and read().runner_options()["state_latency"] == 0.0
+
+    class Three(SinePolicy):
+        def dof(self):
+            return 3
+
+        def infer(self, obs):
+            self.calls += 1
+            self.seen.append(obs)
+            return wam.ActionChunk(np.tile(obs.state, (16, 1)), self.dt(), obs, sequence=self.calls)
+
+    def youngest(profile, camera="top"):
+        """The least age of an observation in ticks of the run, once the robot moves by its time line."""
+        clock, policy, seen = wam.ManualClock(), Three(), []
+        arm = profile.open_driver(clock, [wam.CameraInfo(camera, 4, 6)])
+        with wam.VirtualRunner(
+            profile.policy(policy), arm, profile.limits, clock=clock, **profile.runner_options()
+        ) as run:
+            for _ in range(400):
+                run.step()
+                if len(policy.seen) > len(seen) >= 2:
+                    return run.tick - policy.seen[-1].tick
+                seen = list(policy.seen)
+
+    assert youngest(read()) == 0
+    assert youngest(read(TOML + LATENCY)) == 1  # 0.055 s are one tick of 0.1 s
+    with pytest.raises(wam.ConfigError, match="camera_latency names 'top', which is no camera"):
+        youngest(read(TOML + LATENCY), camera="wrist")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("0.02", "-0.02", "latency.state: wanted a number of s, at least 0, got -0.02"),
+        ("0.055", "nan", "latency.cameras.top: wanted a number of s, at least 0, got nan"),
+        ("{top = 0.055}", "0.055", "latency.cameras: wanted a table, got 0.055"),
+        ("state =", "joints =", "latency.joints: wanted no such key"),
+    ],
+)
+def test_wrong_latencies_are_named(read, old, new, message):
+    with pytest.raises(wam.ConfigError, match=re.escape(message)):
+        read(TOML + LATENCY.replace(old, new))
+
+
+def test_the_reader_takes_tomli_where_python_has_no_toml(monkeypatch):
+    from wamcore.robot import table
+
+    tomllib = pytest.importorskip("tomllib")
+    source = Path(table.__file__)
+    monkeypatch.setitem(sys.modules, "tomli", SimpleNamespace(loads=tomllib.loads, TOMLDecodeError=ValueError))
+    monkeypatch.setattr(sys, "version_info", (3, 10, 0))
+    spec = importlib.util.spec_from_file_location("wamcore.robot.table_of_3_10", source)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.tomllib is sys.modules["tomli"]
 
 
 def test_the_example_drives_in_one_command(root, tmp_path, capsys):

@@ -101,7 +101,8 @@ class WAMCORE_API SafetyFilter {
   SafetyFilter(const SafetyFilter&) = delete;
   SafetyFilter& operator=(const SafetyFilter&) = delete;
 
-  /// Starts from measured joints at a stand. False, and no seed, if one is not finite or outside its limits.
+  /// Starts from measured joints at a stand. False, and no seed, if one is not finite or outside its limits, or if the
+  /// workspace forbids the pose (which counts there): from such a pose no motion would ever be allowed.
   bool seed(std::span<const double> measured) noexcept;
   /// Checks what a chunk shows by itself: shape, finite, range. Counts and returns the first objection.
   Reason vet(const ActionChunk& chunk) noexcept;
@@ -117,7 +118,7 @@ class WAMCORE_API SafetyFilter {
   /// Latches the emergency stop.
   void estop() noexcept { estops_.fetch_add(1, std::memory_order_relaxed); }
   /// Ends an emergency stop or a watchdog stop and seeds again, if command and measured joints stand inside their
-  /// limits.
+  /// limits and the workspace.
   bool reset(std::span<const double> measured, std::span<const double> measured_velocity) noexcept;
 
   /// Counts a refusal that was decided elsewhere.

@@ -43,6 +43,8 @@ class RobotProfile:
         actions, states: for each channel of the model (joint, scale, offset): joint = scale * channel + offset.
         workspace: where the safety filter lets it be; None = everywhere within the limits.
         driver: which one moves it.
+        camera_latency: {camera: s}, from mid-exposure to the time that its frames claim to be of.
+        state_latency: the same of the measured joints, s.
     """
 
     path: Path
@@ -54,11 +56,19 @@ class RobotProfile:
     states: list[tuple[int, float, float]]
     workspace: Workspace | None
     driver: Driver
+    camera_latency: dict[str, float] = field(default_factory=dict)
+    state_latency: float = 0.0
 
     def runner_options(self) -> dict[str, Any]:
         """Keyword arguments for Runner and VirtualRunner."""
         safety = {} if self.workspace is None else {"workspace": self.workspace}
-        return {"grippers": self.grippers, "parameters": self.driver.parameters, "safety": safety}
+        return {
+            "grippers": self.grippers,
+            "parameters": self.driver.parameters,
+            "safety": safety,
+            "camera_latency": self.camera_latency,
+            "state_latency": self.state_latency,
+        }
 
     def policy(self, inner: Policy) -> Policy:
         """A policy that speaks of this robot's joints, in their order and units.
@@ -145,9 +155,11 @@ class _Reader:
         grippers, ends = self.grippers()
         actions, states = self.channels(ends)
         workspace = read_workspace(top.table("workspace"), self.description, self.names, self.units)
-        driver = self.driver()
+        driver, late = self.driver(), self.latency()
         top.finish()
-        return RobotProfile(top.file, name, self.description, limits, grippers, actions, states, workspace, driver)
+        return RobotProfile(
+            top.file, name, self.description, limits, grippers, actions, states, workspace, driver, *late
+        )
 
     # --- joints
 
@@ -259,6 +271,18 @@ class _Reader:
         scales = {n: ends.get(j, (units.of(self.description.joints[n].kind), 0.0)) for j, n in enumerate(self.names)}
         maps = [[(self.names.index(n), *scales[n]) for n in names] for names in (action, state)]
         return maps[0], maps[1]
+
+    # --- how late what it measures is
+
+    def latency(self) -> tuple[dict[str, float], float]:
+        """Latencies of the cameras by name and of the joints, s."""
+        table = self.top.table("latency")
+        seconds = "a number of s, at least 0"
+        state = table.number("state", seconds, least=0.0) if table.has("state") else 0.0
+        cameras = table.table("cameras")
+        named = {name: cameras.number(name, seconds, least=0.0) for name in list(cameras.values)}
+        table.finish()
+        return named, state
 
     # --- what moves it
 

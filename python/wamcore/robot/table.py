@@ -43,10 +43,10 @@ class Table:
     def has(self, key: str) -> bool:
         return key in self.values
 
-    def number(self, key: str, wanted: str = "a number", *, positive: bool = False) -> float:
+    def number(self, key: str, wanted: str = "a number", *, positive: bool = False, least: float = -math.inf) -> float:
         """A finite number."""
         value = self.take(key, wanted)
-        if not _finite(value) or (positive and not value > 0):
+        if not _finite(value) or value < least or (positive and not value > 0):
             self.refuse(key, wanted, repr(value))
         return float(value)
 
