@@ -38,7 +38,7 @@ void bind_hal_values(py::module_& m) {
       .value("stale", Status::stale, "nothing new")
       .value("retry", Status::retry, "a passing hiccup")
       .value("fault", Status::fault, "ends the run")
-      .value("estop", Status::estop, "ends the run: the emergency stop is pressed");
+      .value("estop", Status::estop, "the emergency stop is pressed: brakes and stands until Runner.reset()");
   py::enum_<StopKind>(m, "StopKind", "How to stop.")
       .value("hold", StopKind::hold, "keep the position under power")
       .value("soft_stop", StopKind::soft_stop, "brake along a controlled path")

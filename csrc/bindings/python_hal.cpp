@@ -85,10 +85,12 @@ Description PythonHal::configure(const HalConfig& config) {
 }
 
 void PythonHal::activate(Mode mode) {
+  unstopped_ = false;
   set_up("activate", [&](const py::function& f) { f(mode); });
 }
 
 Status PythonHal::read(State& state) noexcept {
+  if (unstopped_) return Status::fault;  // it cannot be braked either: the run ends, and error() says why
   return real_time("read", [&](const py::function& f) {
     const py::object value = f();
     if (py::isinstance<Status>(value)) return value.cast<Status>();
@@ -115,14 +117,18 @@ Status PythonHal::write(const Command& command) noexcept {
 }
 
 void PythonHal::deactivate() {
+  const bool unstopped = unstopped_.exchange(false);
+  const std::string why = error();
   set_up("deactivate", [](const py::function& f) { f(); });
+  if (unstopped) throw RobotError(why);
 }
 
 void PythonHal::stop(StopKind kind) noexcept {
-  real_time("stop", [&](const py::function& f) {
+  const Status status = real_time("stop", [&](const py::function& f) {
     f(kind);
     return Status::ok;
   });
+  if (status != Status::ok) unstopped_ = true;
 }
 
 void PythonHal::close() noexcept {

@@ -2,6 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <atomic>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -49,6 +50,7 @@ class PythonHal final : public Hal, public pybind11::trampoline_self_life_suppor
 
   mutable std::mutex mutex_;
   std::string error_;                         // guarded by mutex_
+  std::atomic<bool> unstopped_{false};        // stop() has raised: nobody knows whether the robot stands
   std::vector<std::vector<uint8_t>> images_;  // [camera] the last frame, rgb
 };
 

@@ -91,16 +91,22 @@ void ProxyHal::serve() noexcept {
   const bool fresh = orders_->fetch();
   const Order& order = orders_->latest();
   const uint64_t now = clock_->now_ns();
+  bool taken = false;
   if (fresh && status != Status::fault && now <= order.valid_until_ns) {
     const Status wrote = inner_->write(
         {.t_ns = order.t_ns, .valid_until_ns = order.valid_until_ns, .mode = order.mode, .q = order.q, .dq = order.dq});
     if (wrote == Status::fault || wrote == Status::estop) status = wrote;
+    write_status_ = wrote;
+    taken = wrote == Status::ok;
+  }
+  if (taken) {
     written_ = true;
     valid_until_ns_ = order.valid_until_ns;
   } else if (written_ && now > valid_until_ns_) {
-    inner_->stop(StopKind::hold);  // nobody has renewed the command in time
+    inner_->stop(StopKind::hold);  // nobody has renewed the command in time, or the driver did not take what came
     written_ = false;
   }
+  if (status == Status::estop) estop_ = true;
   // A fault stays; anything else is what the last round found.
   if (inner_status_.load(std::memory_order_relaxed) != Status::fault) inner_status_ = status;
   served_ns_ = clock_->now_ns();
@@ -120,12 +126,20 @@ void ProxyHal::activate(Mode mode) {
   if (!joints_) throw RobotError("ProxyHal.activate: wants a configured driver");
   call([&] {
     inner_->activate(mode);
-    inner_status_ = Status::ok;
+    inner_status_ = write_status_ = Status::ok;
+    estop_ = false;
     stop_wish_ = -1;
     written_ = false;
     // The first measurement must be there before anybody asks for it: the filter is seeded from it.
-    if (read_inner(joints_->draft()) != Status::ok)
-      throw RobotError("ProxyHal.activate: the joints could not be read: " + inner_->error());
+    if (read_inner(joints_->draft()) != Status::ok) {
+      const std::string why = inner_->error();
+      inner_->stop(StopKind::hold);
+      try {
+        inner_->deactivate();
+      } catch (...) {  // it follows from what is told
+      }
+      throw RobotError("ProxyHal.activate: the joints could not be read: " + why);
+    }
     joints_->publish();
     served_ns_ = clock_->now_ns();
     active_ = true;
@@ -134,7 +148,8 @@ void ProxyHal::activate(Mode mode) {
 
 Status ProxyHal::read(State& state) noexcept {
   const Status status = inner_status_.load(std::memory_order_relaxed);
-  if (status == Status::fault || status == Status::estop) return status;
+  if (status == Status::fault) return status;
+  if (estop_.exchange(false) || status == Status::estop) return Status::estop;  // however short it was pressed
   if (!joints_->fetch()) return Status::stale;
   const Joints& joints = joints_->latest();
   std::copy_n(joints.q.begin(), std::min(dof_, state.q.size()), state.q.begin());
@@ -158,7 +173,9 @@ Status ProxyHal::write(const Command& command) noexcept {
   orders_->publish();
   // A driver that has not come round since well before this command has not taken the last one either.
   const uint64_t served = served_ns_.load(std::memory_order_relaxed);
-  return served + 4 * period_ns_ < command.t_ns ? Status::stale : Status::ok;
+  if (served + 4 * period_ns_ < command.t_ns) return Status::stale;
+  const Status wrote = write_status_.load(std::memory_order_relaxed);
+  return wrote == Status::stale || wrote == Status::retry ? wrote : Status::ok;
 }
 
 void ProxyHal::deactivate() {

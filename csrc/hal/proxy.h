@@ -59,11 +59,13 @@ class WAMCORE_API ProxyHal final : public Hal {
   std::unique_ptr<Mailbox<Joints>> joints_;  // driver -> servo
   std::unique_ptr<Mailbox<Order>> orders_;   // servo -> driver
   std::atomic<Status> inner_status_{Status::ok};
-  std::atomic<int> stop_wish_{-1};      // a StopKind that has not been forwarded yet
-  std::atomic<uint64_t> served_ns_{0};  // when the driver's thread last finished a round
-  bool active_ = false;                 // driver's thread only, like the rest of this group
-  bool written_ = false;                // a command is in force
-  uint64_t valid_until_ns_ = 0;         // of that command
+  std::atomic<Status> write_status_{Status::ok};  // what the driver said to the last command
+  std::atomic<bool> estop_{false};                // it has said estop, and the servo thread has not heard it yet
+  std::atomic<int> stop_wish_{-1};                // a StopKind that has not been forwarded yet
+  std::atomic<uint64_t> served_ns_{0};            // when the driver's thread last finished a round
+  bool active_ = false;                           // driver's thread only, like the rest of this group
+  bool written_ = false;                          // a command is in force
+  uint64_t valid_until_ns_ = 0;                   // of that command
 
   std::mutex mutex_;  // guards the job
   std::condition_variable changed_;

@@ -172,9 +172,19 @@ void Loop::open(uint64_t now_ns) {
     servo_->set_epoch(policy_->epoch());
     servo_->start(now_ns);
   } catch (...) {
-    if (active) hal_->stop(StopKind::hold);
+    options_.clock->run_free();  // a driver's own thread may sleep on it, and nobody moves it for a run that never was
+    if (active) abandon();
     hal_->close();
     throw;
+  }
+}
+
+/// Takes back an activation. What goes wrong here follows from what went wrong before, which is what is told.
+void Loop::abandon() noexcept {
+  hal_->stop(StopKind::hold);
+  try {
+    hal_->deactivate();
+  } catch (...) {
   }
 }
 

@@ -59,6 +59,7 @@ class Loop {
  private:
   static constexpr uint64_t kMaxRefusals = 10;  // chunks in a row; a policy that is refused so often will not recover
 
+  void abandon() noexcept;
   void check_description(const Description& description) const;
   uint64_t refused() const noexcept;
   void give_up_after_refusals();

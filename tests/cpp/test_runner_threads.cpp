@@ -384,19 +384,96 @@ TEST(a_proxied_driver_that_fails_is_heard) {
   CHECK(inner->closes == 1);
 }
 
+TEST(a_robot_that_was_activated_in_vain_is_deactivated) {
+  for (const bool proxied : {false, true}) {
+    auto clock = std::make_shared<ManualClock>(1'000'000'000);
+    auto inner = std::make_shared<BareHal>();
+    inner->q[0] = 5.0;  // rad, far outside the limits
+    std::shared_ptr<Hal> hal = inner;
+    if (proxied) hal = std::make_shared<ProxyHal>(inner, clock, 5'000'000);
+    Runner runner(sine_policy(64), hal, limits(), {.clock = clock});
+    CHECK_THROWS(runner.start(), RobotError, "inside their limits");
+    CHECK(!inner->active && inner->stops == 1 && inner->closes == 1);
+  }
+  auto clock = std::make_shared<ManualClock>(1'000'000'000);
+  auto mute = std::make_shared<BareHal>();
+  mute->fail_at = 0;  // the very first read
+  ProxyHal proxy(mute, clock, 5'000'000);
+  proxy.configure({});
+  CHECK_THROWS(proxy.activate(Mode::position), RobotError, "the wire is cut");
+  CHECK(!mute->active && mute->stops == 1);
+}
+
+/// Lets the thread of a proxy come round n times.
+void serve_rounds(ManualClock& clock, int n) {
+  for (; n > 0; --n) {
+    clock.wait_for_sleepers(1);
+    clock.advance(5'000'000);
+  }
+  clock.wait_for_sleepers(1);
+}
+
+TEST(a_proxied_driver_that_takes_no_commands_is_heard_and_stopped) {
+  class Refusing final : public BareHal {
+   public:
+    Status write(const Command& c) noexcept override { return refuses ? Status::retry : BareHal::write(c); }
+    std::atomic<bool> refuses{false};
+  };
+  auto clock = std::make_shared<ManualClock>(1'000'000'000);
+  auto inner = std::make_shared<Refusing>();
+  ProxyHal proxy(inner, clock, 5'000'000);
+  proxy.configure({});
+  proxy.activate(Mode::position);
+  const std::vector<double> q{0.1, 0.2};
+  const auto write = [&] {
+    const uint64_t now = clock->now_ns();
+    const Status status = proxy.write({.t_ns = now, .valid_until_ns = now + 50'000'000, .q = q});
+    serve_rounds(*clock, 1);
+    return status;
+  };
+  for (int i = 0; i < 5; ++i) CHECK(write() == Status::ok);
+  inner->refuses = true;
+  write();
+  for (int i = 0; i < 5; ++i) CHECK(write() == Status::retry);
+  CHECK(inner->stops == 0);
+  for (int i = 0; i < 10; ++i) write();  // beyond what the last command it took is valid for
+  CHECK(inner->stops == 1);
+  inner->refuses = false;
+  write();
+  CHECK(write() == Status::ok);
+}
+
+TEST(an_emergency_stop_of_a_proxied_driver_is_heard_however_short) {
+  class Pressed final : public BareHal {
+   public:
+    Status read(State& s) noexcept override {
+      const Status status = BareHal::read(s);
+      return pressed.exchange(false) ? Status::estop : status;
+    }
+    std::atomic<bool> pressed{false};
+  };
+  auto clock = std::make_shared<ManualClock>(1'000'000'000);
+  auto inner = std::make_shared<Pressed>();
+  ProxyHal proxy(inner, clock, 5'000'000);
+  proxy.configure({});
+  proxy.activate(Mode::position);
+  std::vector<double> q(kDof), dq(kDof), tau(kDof);
+  State state{.q = q, .dq = dq, .tau = tau};
+  serve_rounds(*clock, 2);
+  CHECK(proxy.read(state) == Status::ok);
+  inner->pressed = true;
+  serve_rounds(*clock, 4);  // pressed in the first of them only, and nobody has read since
+  CHECK(proxy.read(state) == Status::estop);
+  CHECK(proxy.read(state) == Status::ok);
+}
+
 TEST(a_proxied_driver_is_stopped_when_commands_expire) {
   auto clock = std::make_shared<ManualClock>(1'000'000'000);
   auto inner = std::make_shared<BareHal>();
   ProxyHal proxy(inner, clock, 5'000'000);
   proxy.configure({});
   proxy.activate(Mode::position);
-  const auto round = [&](int n) {
-    for (; n > 0; --n) {
-      clock->wait_for_sleepers(1);
-      clock->advance(5'000'000);
-    }
-    clock->wait_for_sleepers(1);
-  };
+  const auto round = [&](int n) { serve_rounds(*clock, n); };
   const std::vector<double> q{0.1, 0.2};
   const uint64_t now = clock->now_ns();
   CHECK(proxy.write({.t_ns = now, .valid_until_ns = now + 50'000'000, .q = q}) == Status::ok);

@@ -46,6 +46,22 @@ def test_what_a_python_driver_raises_is_raised_from_wait_and_exit(call, after):
             run.wait(60.0)
 
 
+def test_a_stop_that_raises_is_heard():
+    class Unbraked(Arm):
+        def stop(self):  # lacks the kind of stop, so that every call raises
+            raise AssertionError("not reached")
+
+    arm = Unbraked()
+    with pytest.raises(wam.RobotError, match=r"Hal.stop: TypeError"):
+        with wam.Runner(SinePolicy(), arm, limits(), control_hz=100, **PATIENT) as run:
+            until(run, lambda: run.stats["chunks"] >= 1)
+    assert arm.calls[-2:] == ["deactivate", "close"]
+    # what ended the run is told before what went wrong after it
+    with pytest.raises(wam.RobotError, match=r"(?s)read: the cable is out.*Last measured"):
+        with wam.Runner(SinePolicy(), Unbraked(fail={"read": 20}), limits(), control_hz=100, **PATIENT) as run:
+            run.wait(60.0)
+
+
 def test_what_a_python_policy_raises_is_raised_from_wait():
     def boom(n, q):
         if n > 1:

@@ -14,7 +14,8 @@ namespace wam {
 /// What the numbers of a command mean to the joints. `impedance` uses q, dq, kp, kd and tau together.
 enum class Mode : uint8_t { position, velocity, effort, impedance };
 
-/// What a real-time call reports. `stale`: nothing new; `retry`: a passing hiccup; `fault` and `estop` end the run.
+/// What a real-time call reports. `stale`: nothing new; `retry`: a passing hiccup; `fault` ends the run;
+/// `estop` latches the emergency stop, which Runner::reset clears.
 enum class Status : uint8_t { ok, stale, retry, fault, estop };
 
 /// How to stop: keep the position under power, brake along a controlled path, or cut the drives.
