@@ -58,6 +58,7 @@ class TestPolicy : public wam::Policy {
     out.epoch = now_epoch;
     out.q.assign(static_cast<size_t>(horizon_) * kDof, 0.0);
     fill_(obs, out);
+    ++answers;
   }
   double dt() const override { return kDt; }
   int horizon() const override { return horizon_; }
@@ -66,6 +67,7 @@ class TestPolicy : public wam::Policy {
   uint32_t epoch() const noexcept override { return now_epoch; }
 
   std::atomic<uint64_t> calls{0};
+  std::atomic<uint64_t> answers{0};  // calls that have returned
   std::atomic<uint32_t> now_epoch{0};
   std::vector<int> offsets{0};
 

@@ -94,11 +94,31 @@ class BareHal : public Hal {
   uint64_t fail_at = UINT64_MAX;
 };
 
-/// Moves the clock in servo periods, waiting for the servo and the observer to sleep each time (or to have ended).
-void drive(ManualClock& clock, const Runner& runner, double seconds, int sleepers = 2, double patience = 0.02) {
+/// How far the clock of a test may run ahead of the threads.
+struct Pace {
+  int sleepers = 2;        // that sleep before it moves: servo and observer
+  double patience = 0.02;  // s of the machine's time that is waited for them; they may have ended
+  /// A policy that is waited for when 1.2 s have passed since its last answer. Without this a thread that the machine
+  /// lets wait for 10 ms is seconds late on this clock, and its chunks are rightly refused. It wants an
+  /// execute_horizon of 8 ticks or less.
+  const TestPolicy* policy = nullptr;
+};
+
+/// Moves the clock in servo periods, at that pace, until the time is over or the run has ended.
+void drive(ManualClock& clock, const Runner& runner, double seconds, const Pace& pace = {}) {
   const uint64_t end = clock.now_ns() + static_cast<uint64_t>(seconds * 1e9);
+  uint64_t answers = 0, heard_ns = clock.now_ns();
+  const SystemClock wall;
   while (clock.now_ns() < end && runner.running()) {
-    clock.wait_for_sleepers(sleepers, patience);
+    clock.wait_for_sleepers(pace.sleepers, pace.patience);
+    const uint64_t until = wall.now_ns() + static_cast<uint64_t>(pace.patience * 1e9);
+    while (pace.policy && pace.policy->answers == answers && heard_ns + 1'200'000'000 < clock.now_ns() &&
+           runner.running() && wall.now_ns() < until)
+      std::this_thread::yield();
+    if (pace.policy && pace.policy->answers != answers) {
+      answers = pace.policy->answers;
+      heard_ns = clock.now_ns();
+    }
     clock.advance(5'000'000);
   }
 }
@@ -135,9 +155,10 @@ std::shared_ptr<const Workspace> everywhere() {
 
 TEST(threads_follow_the_plan_and_stop_in_order) {
   for (const Execution mode : {Execution::blend, Execution::sync}) {
-    ThreadedRun run(sine_policy(64), {.mode = mode, .execute_horizon = 8}, robot(1));
+    const auto policy = sine_policy(64);
+    ThreadedRun run(policy, {.mode = mode, .execute_horizon = 8}, robot(1));
     run.runner->start();
-    drive(*run.clock, *run.runner, 8.0, 2, 5.0);
+    drive(*run.clock, *run.runner, 8.0, {.patience = 5.0, .policy = policy.get()});
     CHECK(run.runner->running());
     run.runner->wait(0.0);
     run.runner->stop();
@@ -177,7 +198,7 @@ TEST(a_policy_that_throws_in_its_thread_is_heard) {
       64);
   ThreadedRun run(policy, {.execute_horizon = 4});
   run.runner->start();
-  drive(*run.clock, *run.runner, 20.0);
+  drive(*run.clock, *run.runner, 20.0, {.policy = policy.get()});
   CHECK(!run.runner->running());
   CHECK_THROWS(run.runner->wait(1.0), InputError, "no such prompt");
   CHECK_THROWS(run.runner->wait(1.0), InputError, "no such prompt");  // each time it is asked
@@ -192,10 +213,11 @@ TEST(a_driver_fault_in_its_thread_is_heard) {
   run.runner->start();
   drive(*run.clock, *run.runner, 20.0);
   CHECK_THROWS(run.runner->wait(1.0), RobotError, "could not read the joints: injected fault");
-  ThreadedRun camera(sine_policy(64), {}, robot(1));
+  const auto policy = sine_policy(64);
+  ThreadedRun camera(policy, {.execute_horizon = 8}, robot(1));
   camera.faults->inject({.call = HalCall::frame, .from = 50});
   camera.runner->start();
-  drive(*camera.clock, *camera.runner, 20.0);
+  drive(*camera.clock, *camera.runner, 20.0, {.policy = policy.get()});
   CHECK_THROWS(camera.runner->wait(1.0), RobotError, "camera 'cam0'");
   ThreadedRun leaving(sine_policy(64));
   leaving.faults->inject({.call = HalCall::deactivate});
@@ -227,7 +249,7 @@ TEST(the_policy_may_stop_its_own_runner) {
   ThreadedRun run(policy, {.execute_horizon = 4});
   runner = run.runner.get();
   run.runner->start();
-  drive(*run.clock, *run.runner, 20.0);
+  drive(*run.clock, *run.runner, 20.0, {.policy = policy.get()});
   CHECK(!run.runner->running());
   run.runner->wait(0.0);
 }
@@ -262,9 +284,10 @@ TEST(stop_from_many_threads_joins_once) {
 }
 
 TEST(estop_and_reset_reach_the_servo_thread) {
-  ThreadedRun run(sine_policy(64));
+  const auto policy = sine_policy(64);
+  ThreadedRun run(policy, {.execute_horizon = 8});
   run.runner->start();
-  drive(*run.clock, *run.runner, 2.0);
+  drive(*run.clock, *run.runner, 2.0, {.policy = policy.get()});
   run.runner->estop();
   drive(*run.clock, *run.runner, 2.0);
   CHECK(run.runner->stats().phase == Phase::estop);
@@ -360,10 +383,11 @@ TEST(a_proxied_driver_is_called_from_one_thread_only) {
   auto clock = std::make_shared<ManualClock>(1'000'000'000);
   auto inner = std::make_shared<OneThread>();
   auto proxy = std::make_shared<ProxyHal>(inner, clock, 5'000'000);
-  Runner runner(sine_policy(64), proxy, limits(),
-                {.command_validity = 1, .safety = {.hold_time = 100}, .clock = clock});
+  const auto policy = sine_policy(64);
+  Runner runner(policy, proxy, limits(),
+                {.execute_horizon = 8, .command_validity = 1, .safety = {.hold_time = 100}, .clock = clock});
   runner.start();
-  drive(*clock, runner, 6.0, 3);
+  drive(*clock, runner, 6.0, {.sleepers = 3, .policy = policy.get()});
   CHECK(runner.running());
   runner.stop();
   runner.wait(0);
@@ -378,7 +402,7 @@ TEST(a_proxied_driver_that_fails_is_heard) {
   auto proxy = std::make_shared<ProxyHal>(inner, clock, 5'000'000);
   Runner runner(sine_policy(64), proxy, limits(), {.clock = clock});
   runner.start();
-  drive(*clock, runner, 6.0, 3);
+  drive(*clock, runner, 6.0, {.sleepers = 3});
   CHECK_THROWS(runner.wait(0), RobotError, "the wire is cut");
   runner.stop();
   CHECK(inner->closes == 1);
