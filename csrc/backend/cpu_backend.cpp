@@ -12,7 +12,7 @@ namespace {
 
 struct OperationInfo {
   const char* name;
-  enum { plain, per_isa, bytes } kernels;  // for the default target only; for every instruction set; by int8_isa()
+  enum { plain, per_isa, bytes, halves } kernels;  // for the default target; by isa(), int8_isa(), bf16_isa()
   const char* precision;
 };
 constexpr const char* kNoStep = "encoders";
@@ -24,9 +24,9 @@ constexpr const char* kBf16 = "bfloat16, sums float32";
 constexpr const char* kInt8 = "int8, sums int32";
 constexpr OperationInfo kOperations[kCpuOperations] = {
     {"gemm", OperationInfo::per_isa, kFloat},         {"gemm", OperationInfo::per_isa, kBf16Weights},
-    {"gemm", OperationInfo::per_isa, kBf16},          {"gemm", OperationInfo::bytes, kInt8},
+    {"gemm", OperationInfo::halves, kBf16},           {"gemm", OperationInfo::bytes, kInt8},
     {"feed_forward", OperationInfo::per_isa, kFloat}, {"feed_forward", OperationInfo::per_isa, kBf16Weights},
-    {"feed_forward", OperationInfo::per_isa, kBf16},  {"feed_forward", OperationInfo::bytes, kInt8},
+    {"feed_forward", OperationInfo::halves, kBf16},   {"feed_forward", OperationInfo::bytes, kInt8},
     {"attention", OperationInfo::per_isa, kFloat},    {"norm", OperationInfo::per_isa, kFloat},
     {"activation", OperationInfo::per_isa, kFloat},   {"conv", OperationInfo::per_isa, kFloat},
     {"frames", OperationInfo::per_isa, kFloat},       {"rearrange", OperationInfo::plain, kFloat},
@@ -57,7 +57,7 @@ void CpuOps::run(CpuOperation operation, int64_t work, const Params& p, void (*k
 
 std::vector<OperationReport> CpuOps::operations() const {
   const std::string names[] = {kernels::isa_name(kernels::Isa::portable), cpu_isa(),
-                               kernels::isa_name(kernels::int8_isa())};
+                               kernels::isa_name(kernels::int8_isa()), kernels::isa_name(kernels::bf16_isa())};
   std::vector<OperationReport> out;
   for (size_t i = 0; i < kCpuOperations; ++i) {
     const OperationInfo& info = kOperations[i];

@@ -4,7 +4,7 @@
 
 #include "gemm_bf16.h"
 #include "gemm_epilogue.h"
-#include "gemm_int8.h"
+#include "gemm_rounded.h"
 #include "variants.h"
 
 namespace wam::kernels {
@@ -124,19 +124,9 @@ template <Isa I>
 }
 WAMCORE_VARIANTS(panels, (const GemmParams& p, int64_t begin, int64_t end), (p, begin, end))
 
-// Rows [begin, end) of a product.
-GemmParams rows_of(const GemmParams& p, int64_t begin, int64_t end) {
-  GemmParams part = p;
-  part.x += begin * p.ldx;
-  part.y += begin * p.ldy;
-  if (p.residual) part.residual += begin * p.ldr;
-  if (p.gate_row) part.gate_row += begin;
-  part.m = end - begin;
-  return part;
-}
-
-// The same panels, of x rounded to bfloat16: products of two such are exact in float32.
-void rounded_panels(const GemmParams& p, int64_t begin, int64_t end) {
+// The same panels, of x rounded to bfloat16, where no instruction multiplies such: products of two are exact in
+// float32.
+void widened_panels(const GemmParams& p, int64_t begin, int64_t end) {
   alignas(64) float x[kMaxBf16Depth];
   const int64_t most = std::clamp<int64_t>(kMaxBf16Depth / p.k, 1, kRows);
   for (int64_t row = 0; row < p.m; row += most) {
@@ -165,8 +155,8 @@ void to_bf16(const float* w, int64_t count, uint16_t* halves) {
 
 void gemm(const GemmParams& p, const Team& team) {
   const auto compute = [](const GemmParams& part, int64_t from, int64_t to) {
-    if (part.w.int8) return int8_panels(part, from, to);
-    part.w.rounds ? rounded_panels(part, from, to) : panels(part, from, to);
+    if (part.w.int8 || part.w.group > 1) return rounded_panels(part, from, to);
+    part.w.rounds ? widened_panels(part, from, to) : panels(part, from, to);
   };
   const int64_t count = (p.n + kPanel - 1) / kPanel;
   if (count >= team.size) {

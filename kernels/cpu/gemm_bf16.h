@@ -16,4 +16,12 @@ namespace wam::kernels {
 // Rows of x [rows, k], row stride ldx, rounded to bfloat16 and kept as floats: y [rows, k], without gaps.
 void round_rows_bf16(const float* x, int64_t ldx, int64_t rows, int64_t k, float* y);
 
+// Rounds w [n, k] and packs it in groups of consecutive inputs. False where a weight is not finite then.
+struct HalvesToPack {
+  const float* w = nullptr;
+  int64_t n = 0, k = 0, group = 1;
+  uint16_t* packed = nullptr;
+};
+bool pack_halves(const HalvesToPack& p);
+
 }  // namespace wam::kernels

@@ -1,6 +1,7 @@
 // Tiles of products of bytes, one for each instruction set. Every function names its target itself, so that nothing
 // here that other files share is compiled for a CPU that may not be there.
-#include "gemm_int8.h"
+#include "amx.h"
+#include "gemm_rounded.h"
 #include "variants.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -15,9 +16,9 @@ using Run [[maybe_unused]] = void (*)(const int8_t* x, int64_t ldx, const int8_t
                                       int32_t* acc);
 
 void run_portable(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t*,
-                  int32_t* acc) {
+                  void* acc) {
   for (int64_t r = 0; r < rows; ++r) {
-    int32_t* a = acc + r * kPanel;
+    int32_t* a = static_cast<int32_t*>(acc) + r * kPanel;
     for (int64_t j = 0; j < kPanel; ++j) a[j] = 0;
     for (int64_t i = 0; i < steps; ++i) {
       const int8_t *b = w + i * kPanel * 4, *v = x + r * ldx + 4 * i;
@@ -131,20 +132,20 @@ WAMCORE_AVX2 void widened256(const int8_t* x, int64_t ldx, const int8_t* w, int6
 }
 
 void run_vnni(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t* sum,
-              int32_t* acc) {
+              void* acc) {
   constexpr Run kRun[] = {vnni<1>, vnni<2>, vnni<3>, vnni<4>,  vnni<5>,  vnni<6>,
                           vnni<7>, vnni<8>, vnni<9>, vnni<10>, vnni<11>, vnni<12>};
-  kRun[rows - 1](x, ldx, w, steps, sum, acc);
+  kRun[rows - 1](x, ldx, w, steps, sum, static_cast<int32_t*>(acc));
 }
 void run_avx512(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t* sum,
-                int32_t* acc) {
+                void* acc) {
   constexpr Run kRun[] = {widened512<1>, widened512<2>, widened512<3>, widened512<4>, widened512<5>, widened512<6>};
-  kRun[rows - 1](x, ldx, w, steps, sum, acc);
+  kRun[rows - 1](x, ldx, w, steps, sum, static_cast<int32_t*>(acc));
 }
 void run_avx2(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t* sum,
-              int32_t* acc) {
+              void* acc) {
   constexpr Run kRun[] = {widened256<1>, widened256<2>};
-  kRun[rows - 1](x, ldx, w, steps, sum, acc);
+  kRun[rows - 1](x, ldx, w, steps, sum, static_cast<int32_t*>(acc));
 }
 
 #elif defined(__aarch64__)
@@ -174,30 +175,32 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) void dotprod(const int8_t* x, 
 }
 
 void run_dotprod(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t* sum,
-                 int32_t* acc) {
+                 void* acc) {
   constexpr Run kRun[] = {dotprod<1>, dotprod<2>, dotprod<3>, dotprod<4>, dotprod<5>, dotprod<6>};
-  kRun[rows - 1](x, ldx, w, steps, sum, acc);
+  kRun[rows - 1](x, ldx, w, steps, sum, static_cast<int32_t*>(acc));
 }
 
 #endif
 
 }  // namespace
 
-Int8Tile int8_tile() {
+RoundedProduct int8_product() {
   switch (int8_isa()) {
 #if WAMCORE_X86_VARIANTS
+    case Isa::amx:
+      return amx_product(/*bytes=*/true);
     case Isa::avx512_vnni:
-      return {.rows = 12, .shifted = true, .run = run_vnni};
+      return {.group = 4, .rows = 12, .shifted = true, .tile = run_vnni};
     case Isa::avx512:
-      return {.rows = 6, .run = run_avx512};
+      return {.group = 4, .rows = 6, .tile = run_avx512};
     case Isa::avx2:
-      return {.rows = 2, .run = run_avx2};
+      return {.group = 4, .rows = 2, .tile = run_avx2};
 #elif defined(__aarch64__)
     case Isa::neon_dotprod:
-      return {.rows = 6, .run = run_dotprod};
+      return {.group = 4, .rows = 6, .tile = run_dotprod};
 #endif
     default:
-      return {.rows = 48, .run = run_portable};
+      return {.group = 4, .rows = 48, .tile = run_portable};
   }
 }
 

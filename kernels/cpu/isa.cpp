@@ -5,13 +5,38 @@
 #include <string>
 
 #include "variants.h"
-#if defined(__aarch64__)
+#if WAMCORE_X86_VARIANTS
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
 
 namespace wam::kernels {
 namespace {
+
+#if WAMCORE_X86_VARIANTS
+// Tiles are 8 KiB more of state in each thread, and Linux wants to be asked for them once a process.
+bool tiles_permitted() {
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
+  static const bool permitted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+  return permitted;
+}
+#endif
+
+// What computes floats where `chosen` is for rounded products.
+Isa of_floats(Isa chosen) {
+  switch (chosen) {
+    case Isa::amx:
+    case Isa::avx512_vnni:
+      return Isa::avx512;
+    case Isa::neon_dotprod:
+      return Isa::neon;
+    default:
+      return chosen;
+  }
+}
 
 Isa choose(const char* wanted) {
   const bool any = !wanted || !*wanted;
@@ -37,6 +62,8 @@ const char* isa_name(Isa isa) {
       return "avx2";
     case Isa::avx512_vnni:
       return "avx512_vnni";
+    case Isa::amx:
+      return "amx";
     case Isa::neon:
       return "neon";
     case Isa::neon_dotprod:
@@ -52,6 +79,9 @@ bool isa_available(Isa isa) {
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
   if (isa == Isa::avx2) return v3;
   if (isa == Isa::avx512_vnni) return isa_available(Isa::avx512) && __builtin_cpu_supports("avx512vnni");
+  if (isa == Isa::amx)
+    return isa_available(Isa::avx512_vnni) && __builtin_cpu_supports("amx-tile") &&
+           __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") && tiles_permitted();
   if (isa == Isa::avx512)
     return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
@@ -68,10 +98,13 @@ Isa int8_isa() {
   return chosen;
 }
 
+Isa bf16_isa() {
+  static const Isa chosen = int8_isa() == Isa::amx ? Isa::amx : isa();
+  return chosen;
+}
+
 Isa isa() {
-  static const Isa chosen = int8_isa() == Isa::avx512_vnni    ? Isa::avx512
-                            : int8_isa() == Isa::neon_dotprod ? Isa::neon
-                                                              : int8_isa();
+  static const Isa chosen = of_floats(int8_isa());
   return chosen;
 }
 

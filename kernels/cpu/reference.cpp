@@ -28,6 +28,12 @@ double activation(Activation kind, double x) {
   return x;
 }
 
+// Of the weight of output j and input l.
+int64_t place(const GemmParams& p, int64_t j, int64_t l) {
+  const int64_t group = p.w.group, steps = (p.k + group - 1) / group;
+  return ((j / kPanel * steps + l / group) * kPanel + j % kPanel) * group + l % group;
+}
+
 // Sums of rounded x and rounded weights are exact here as they are in the kernels.
 double int8_sum(const GemmParams& p, const float* x, int64_t j) {
   uint32_t top = 0;
@@ -35,9 +41,7 @@ double int8_sum(const GemmParams& p, const float* x, int64_t j) {
   const RowScale s = row_scale(top);
   if (s.scale != s.scale) return s.scale;
   int64_t sum = 0;
-  for (int64_t l = 0; l < p.k; ++l)
-    sum += std::lrint(x[l] * s.inverse) *
-           p.w.int8[((j / kPanel * ((p.k + 3) / 4) + l / 4) * kPanel + j % kPanel) * 4 + l % 4];
+  for (int64_t l = 0; l < p.k; ++l) sum += std::lrint(x[l] * s.inverse) * p.w.int8[place(p, j, l)];
   return double(sum) * s.scale * p.w.scale[j];
 }
 
@@ -49,7 +53,7 @@ void gemm_ref(const GemmParams& p) {
       double sum = p.bias ? p.bias[j] : 0.0;
       if (p.w.int8) sum += int8_sum(p, p.x + i * p.ldx, j);
       for (int64_t l = 0; l < p.k && !p.w.int8; ++l) {
-        const int64_t at = (j / kPanel) * kPanel * p.k + l * kPanel + j % kPanel;
+        const int64_t at = place(p, j, l);
         const float x = p.x[i * p.ldx + l];
         sum += double(p.w.rounds ? __builtin_bit_cast(float, nearest_bf16(x)) : x) *
                (p.w.bf16 ? __builtin_bit_cast(float, uint32_t(p.w.bf16[at]) << 16) : p.w.f32[at]);

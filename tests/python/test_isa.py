@@ -2,11 +2,16 @@
 
 import json
 import os
+import platform
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import wamcore  # noqa: F401 (it maps its library into this process)
 
 RUN = """
 import json, sys
@@ -60,12 +65,27 @@ def test_instruction_sets_agree():
 
 
 # No CPU has both avx2 and neon, so at least one of these is refused by name.
-@pytest.mark.parametrize("isa", ["mmx", "avx2", "neon"])
+@pytest.mark.parametrize("isa", ["mmx", "avx2", "neon", "amx"])
 def test_an_instruction_set_that_is_not_there(isa):
     done = run(isa)
     if isa != "mmx" and done.returncode == 0:
-        assert json.loads(done.stdout)[0] == isa
+        assert json.loads(done.stdout)[0] == {"amx": "avx512"}.get(isa, isa)  # floats have no tiles
         return
     assert done.returncode != 0
     assert "DeviceError: WAMCORE_CPU_ISA: wanted one that this CPU has (portable" in done.stderr
     assert done.stderr.rstrip().endswith(f"got {isa}")
+
+
+# Few machines have AMX, so this looks at what was compiled; tests/cpp/test_amx.cpp computes with it in memory.
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x86 only")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
+def test_products_on_tiles_are_compiled():
+    maps = Path("/proc/self/maps").read_text()
+    files = {f for f in re.findall(r"(/.*\.so\S*)", maps) if Path(f).name.startswith(("libwamcore.", "_core."))}
+    commands = [["objdump", "-d", "--no-show-raw-insn", path] for path in sorted(files)]
+    text = "".join(subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands)
+    code = re.findall(r"\t(ldtilecfg|tile\w+|tdp\w+) *([^\n]*)", text)
+    assert {"ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored"} <= {name for name, _ in code}
+    blocks = " ".join(name + " " + registers.replace("%tmm", "") for name, registers in code if name.startswith("tdp"))
+    for product in ("tdpbssd", "tdpbf16ps"):  # of two tiles of rows and two of weights
+        assert f"{product} 6,4,0 {product} 6,5,2 {product} 7,4,1 {product} 7,5,3" in blocks

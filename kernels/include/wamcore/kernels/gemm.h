@@ -14,14 +14,15 @@ inline constexpr int64_t kPanel = 32;
 /// A packed weight [ceil(n / kPanel), k, kPanel], see pack_weight: as float32, or as the upper halves of floats whose
 /// lower halves are zero (bfloat16). The second is as exact and half as much to read. The third form, see
 /// pack_weight_int8, is rounded to bytes, and makes gemm round each row of x to bytes too; so does the second form to
-/// bfloat16 where pack_weight_bf16 wrote it. Two of the pointers f32, bf16 and int8 are nullptr.
+/// bfloat16 where pack_weight_bf16 wrote it. Rounded forms are [ceil(n / kPanel), ceil(k / group), kPanel, group], zero
+/// padded, as the instructions of this CPU read them. Two of the pointers f32, bf16 and int8 are nullptr.
 struct Panels {
   const float* f32 = nullptr;
   const uint16_t* bf16 = nullptr;
-  bool rounds = false;           // with bf16: x is rounded to bfloat16 for the product; sums stay float32
-  const int8_t* int8 = nullptr;  // [ceil(n / kPanel), ceil(k / 4), kPanel, 4]
-  const float* scale =
-      nullptr;  // with int8: [ceil(n / kPanel) * kPanel], what a step of each output's weights is worth
+  bool rounds = false;  // with bf16: x is rounded to bfloat16 for the product; sums stay float32
+  const int8_t* int8 = nullptr;
+  int64_t group = 1;             // consecutive inputs of an output that lie together
+  const float* scale = nullptr;  // with int8: [ceil(n / kPanel) * kPanel], what a step of an output's weights is worth
   const int32_t* sum = nullptr;  // with int8: [ceil(n / kPanel) * kPanel], the sum of each output's weights in steps
 
   Panels() = default;
@@ -42,6 +43,7 @@ struct GemmParams {
   const float* gate = nullptr;  // [rows, n], row stride ldg, may be nullptr
   int64_t ldg = 0;
   const int32_t* gate_row = nullptr;  // [m], row of `gate` for each row of x; nullptr: row 0 for all
+  const void* rounded = nullptr;      // what round_rows made of x for such weights; nullptr: gemm rounds x itself
 };
 
 /// Floats that pack_weight writes.
@@ -72,6 +74,18 @@ int64_t packed_bf16_size(int64_t n, int64_t k);
 bool pack_weight_bf16(const float* w, int64_t n, int64_t k, uint16_t* packed);
 /// What pack_weight_bf16 wrote, 64-byte aligned.
 Panels bf16_panels_of(const uint16_t* packed, int64_t n, int64_t k);
+
+/// Rows of activations that several products with weights of one kind read.
+struct RoundParams {
+  Panels w;                  // one of the weights
+  const float* x = nullptr;  // [rows, k], row stride ldx
+  int64_t rows = 0, k = 0, ldx = 0;
+  void* to = nullptr;  // rounded_size bytes, 64-byte aligned
+};
+/// Bytes that round_rows writes; 0 where products with such weights read floats.
+int64_t rounded_size(const Panels& w, int64_t rows, int64_t k);
+/// Rounds rows once, for GemmParams::rounded of each product.
+void round_rows(const RoundParams& p);
 
 /// Fast path: register-blocked over packed panels.
 void gemm(const GemmParams& p, const Team& team);
