@@ -4,6 +4,7 @@
 
 #include "amx.h"
 #include "gemm_rounded.h"
+#include "mmla.h"
 #include "variants.h"
 
 namespace wam::kernels {
@@ -54,6 +55,8 @@ RoundedProduct bf16_product() {
   switch (bf16_isa()) {
     case Isa::amx:
       return amx_product(/*bytes=*/false);
+    case Isa::neon_mmla:
+      return mmla_product(/*bytes=*/false);
     default:
       return {};
   }

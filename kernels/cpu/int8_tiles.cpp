@@ -2,6 +2,7 @@
 // here that other files share is compiled for a CPU that may not be there.
 #include "amx.h"
 #include "gemm_rounded.h"
+#include "mmla.h"
 #include "variants.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -196,6 +197,8 @@ RoundedProduct int8_product() {
     case Isa::avx2:
       return {.group = 4, .rows = 2, .tile = run_avx2};
 #elif defined(__aarch64__)
+    case Isa::neon_mmla:
+      return mmla_product(/*bytes=*/true);
     case Isa::neon_dotprod:
       return {.group = 4, .rows = 6, .tile = run_dotprod};
 #endif

@@ -32,6 +32,7 @@ Isa of_floats(Isa chosen) {
     case Isa::avx512_vnni:
       return Isa::avx512;
     case Isa::neon_dotprod:
+    case Isa::neon_mmla:
       return Isa::neon;
     default:
       return chosen;
@@ -68,6 +69,8 @@ const char* isa_name(Isa isa) {
       return "neon";
     case Isa::neon_dotprod:
       return "neon_dotprod";
+    case Isa::neon_mmla:
+      return "neon_mmla";
     default:
       return "portable";
   }
@@ -89,6 +92,8 @@ bool isa_available(Isa isa) {
 #elif defined(__aarch64__)
   if (isa == Isa::neon) return true;  // no aarch64 lacks it
   if (isa == Isa::neon_dotprod) return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+  if (isa == Isa::neon_mmla)
+    return isa_available(Isa::neon_dotprod) && (~getauxval(AT_HWCAP2) & (HWCAP2_I8MM | HWCAP2_BF16)) == 0;
 #endif
   return isa == Isa::portable;
 }
@@ -99,7 +104,7 @@ Isa int8_isa() {
 }
 
 Isa bf16_isa() {
-  static const Isa chosen = int8_isa() == Isa::amx ? Isa::amx : isa();
+  static const Isa chosen = int8_isa() == Isa::amx || int8_isa() == Isa::neon_mmla ? int8_isa() : isa();
   return chosen;
 }
 

@@ -3,7 +3,7 @@
 import numpy as np
 from test_int8 import error, run, runs_of_a_chunk
 
-ISAS = ("portable", "avx2", "avx512", "amx", "neon")
+ISAS = ("portable", "avx2", "avx512", "amx", "neon", "neon_mmla")
 GATE = 4e-3  # relative L2 error of the motion of four chunks
 
 

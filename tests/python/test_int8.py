@@ -27,7 +27,7 @@ for i in range(4):
 ran = {o["kernel"] for o in session.operations if o["runs"] and o["precision"].startswith(sys.argv[3])}
 print(json.dumps([moves, sorted(ran)]))
 """
-ISAS = ("portable", "avx2", "avx512", "avx512_vnni", "amx", "neon", "neon_dotprod")
+ISAS = ("portable", "avx2", "avx512", "avx512_vnni", "amx", "neon", "neon_dotprod", "neon_mmla")
 
 
 def run(isa: str, dtype: str, seed: int, precision: str = "int8") -> tuple[np.ndarray, list[str]] | None:
