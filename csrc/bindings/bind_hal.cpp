@@ -219,10 +219,16 @@ void bind_hal(py::module_& m) {
            "The newest frame of camera number `camera`, uint8 [height, width, 3]. Raises RobotError.")
       .def("error", &Hal::error, "What the last fault was, in words.");
   bind_mock(m);
-  m.def("observe", &observe, py::arg("hal"), py::arg("tick") = 0, nogil(),
-        "One look at a configured or unconfigured robot: the newest frame of each camera and the measured joints.\n\n"
-        "Args:\n    hal: the robot driver.\n    tick: control tick to write into the Observation.\n\n"
-        "Raises:\n    RobotError: the joints or a camera could not be read.");
+  m.def(
+      "observe",
+      [](Hal& hal, int64_t tick, const Description* description) {
+        return description ? observe(hal, *description, tick) : observe(hal, tick);
+      },
+      py::arg("hal"), py::arg("tick") = 0, py::arg("description") = nullptr, nogil(),
+      "One look at a robot: the newest frame of each camera and the measured joints.\n\n"
+      "Args:\n    hal: the robot driver.\n    tick: control tick to write into the Observation.\n"
+      "    description: what hal.configure(...) gave; None: it is asked by configure(HalConfig()).\n\n"
+      "Raises:\n    RobotError: the joints or a camera could not be read.");
   m.def("load_hal", &load_hal, py::arg("library"), py::arg("name") = "",
         R"(Loads a robot driver from a shared library that speaks wamcore/hal_abi.h.
 

@@ -80,7 +80,6 @@ Status PythonHal::real_time(const char* name, Body body) noexcept {
 Description PythonHal::configure(const HalConfig& config) {
   Description description;
   set_up("configure", [&](const py::function& f) { description = f(config).cast<Description>(); });
-  images_.resize(description.cameras.size());
   return description;
 }
 
@@ -152,7 +151,7 @@ Status PythonHal::frame(int camera, FrameView& view) noexcept {
     const auto image = py::array_t<uint8_t, py::array::c_style>::ensure(value);
     if (image.ndim() != 3 || image.shape(2) != 3) throw ShapeError("wanted [height, width, 3], got " + shape_of(image));
     // A copy: the Python side may reuse its buffer as soon as the lock is free.
-    std::vector<uint8_t>& kept = images_.at(static_cast<size_t>(camera));
+    std::vector<uint8_t>& kept = images_[camera];
     kept.assign(image.data(), image.data() + image.size());
     view.rgb = kept.data();
     view.height = static_cast<int>(image.shape(0));

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include <atomic>
+#include <map>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -49,9 +50,9 @@ class PythonHal final : public Hal, public pybind11::trampoline_self_life_suppor
   void remember(const char* name, const std::string& what) noexcept;
 
   mutable std::mutex mutex_;
-  std::string error_;                         // guarded by mutex_
-  std::atomic<bool> unstopped_{false};        // stop() has raised: nobody knows whether the robot stands
-  std::vector<std::vector<uint8_t>> images_;  // [camera] the last frame, rgb
+  std::string error_;                           // guarded by mutex_
+  std::atomic<bool> unstopped_{false};          // stop() has raised: nobody knows whether the robot stands
+  std::map<int, std::vector<uint8_t>> images_;  // by camera: the last frame, rgb
 };
 
 }  // namespace wam::bindings

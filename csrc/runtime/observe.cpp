@@ -7,8 +7,9 @@
 
 namespace wam {
 
-Observation observe(Hal& hal, int64_t tick) {
-  const Description description = hal.configure({});
+Observation observe(Hal& hal, int64_t tick) { return observe(hal, hal.configure({}), tick); }
+
+Observation observe(Hal& hal, const Description& description, int64_t tick) {
   const size_t dof = description.joints.size();
   Observation obs;
   obs.tick = tick;

@@ -108,6 +108,21 @@ def test_observe_looks_once():
         wam.observe(Arm(fail={"read": 0}))
 
 
+def test_a_configured_driver_is_not_configured_again_to_be_observed():
+    class OnPort(Arm):
+        def configure(self, config):
+            self.port = config.parameters["port"]
+            return super().configure(config)
+
+    robot = OnPort(camera=True)
+    description = robot.configure(wam.HalConfig(parameters={"port": "usb"}))
+    obs = wam.observe(robot, tick=3, description=description)
+    assert obs.tick == 3 and list(obs.cameras) == ["top"] and robot.port == "usb"
+    assert robot.calls == ["configure", "read", "frame"]
+    with pytest.raises(wam.RobotError, match="port"):
+        wam.observe(robot)
+
+
 def test_a_python_caller_can_use_a_driver_directly():
     clock, arm = mock()
     arm.configure()
