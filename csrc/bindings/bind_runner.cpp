@@ -103,6 +103,7 @@ py::dict to_dict(const RunnerStats& s) {
   d["skipped_rows"] = s.skipped_rows;
   d["stale_reads"] = s.stale_reads;
   d["stale_writes"] = s.stale_writes;
+  d["fault_bits"] = s.fault_bits;
   d["inference"] = to_dict(s.inference);
   d["cycle"] = to_dict(s.cycle);
   d["obs_age"] = to_dict(s.obs_age);

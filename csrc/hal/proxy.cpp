@@ -76,7 +76,7 @@ Status ProxyHal::read_inner(Joints& joints) noexcept {
   wam::State state{.q = joints.q, .dq = joints.dq, .tau = joints.tau};
   const Status status = inner_->read(state);
   joints.t_ns = state.t_ns ? state.t_ns : clock_->now_ns();
-  joints.fault_bits = state.fault_bits;
+  fault_bits_.fetch_or(state.fault_bits);
   return status;
 }
 
@@ -147,7 +147,9 @@ void ProxyHal::activate(Mode mode) {
 }
 
 Status ProxyHal::read(State& state) noexcept {
-  const Status status = inner_status_.load(std::memory_order_relaxed);
+  // The bits come with a fault too, and however short they were there.
+  const Status status = inner_status_.load();
+  state.fault_bits = fault_bits_.exchange(0);
   if (status == Status::fault) return status;
   if (estop_.exchange(false) || status == Status::estop) return Status::estop;  // however short it was pressed
   if (!joints_->fetch()) return Status::stale;
@@ -156,7 +158,6 @@ Status ProxyHal::read(State& state) noexcept {
   std::copy_n(joints.dq.begin(), std::min(dof_, state.dq.size()), state.dq.begin());
   std::copy_n(joints.tau.begin(), std::min(dof_, state.tau.size()), state.tau.begin());
   state.t_ns = joints.t_ns;
-  state.fault_bits = joints.fault_bits;
   return Status::ok;
 }
 

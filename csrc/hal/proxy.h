@@ -38,7 +38,6 @@ class WAMCORE_API ProxyHal final : public Hal {
   struct Joints {
     uint64_t t_ns = 0;
     std::vector<double> q, dq, tau;  // [dof]
-    uint32_t fault_bits = 0;
   };
   struct Order {
     uint64_t t_ns = 0, valid_until_ns = 0;
@@ -60,6 +59,7 @@ class WAMCORE_API ProxyHal final : public Hal {
   std::unique_ptr<Mailbox<Order>> orders_;   // servo -> driver
   std::atomic<Status> inner_status_{Status::ok};
   std::atomic<Status> write_status_{Status::ok};  // what the driver said to the last command
+  std::atomic<uint32_t> fault_bits_{0};           // every bit the servo thread has not heard of yet
   std::atomic<bool> estop_{false};                // it has said estop, and the servo thread has not heard it yet
   std::atomic<int> stop_wish_{-1};                // a StopKind that has not been forwarded yet
   std::atomic<uint64_t> served_ns_{0};            // when the driver's thread last finished a round

@@ -1,7 +1,9 @@
 #include "loop.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 
 #include "wamcore/error.h"
@@ -195,18 +197,37 @@ void Loop::leave() {
 
 void Loop::close() noexcept { hal_->close(); }
 
+namespace {
+
+/// A name in the folder that no other run has taken or will take: clocks of simulations all begin at the same time. The
+/// draft that write_record renames in the end is the claim on it.
+std::string claim_name(const std::filesystem::path& folder, uint64_t now_ns) {
+  for (int n = 1;; ++n) {
+    const std::string name = "flight-" + std::to_string(now_ns) + (n > 1 ? "-" + std::to_string(n) : "");
+    const std::string path = (folder / (name + ".safetensors")).string(), draft = path + ".part";
+    std::FILE* file = std::fopen(draft.c_str(), "wbx");
+    if (!file && errno == EEXIST) continue;
+    if (!file) return path;  // write_record says what is wrong
+    std::fclose(file);
+    std::error_code error;
+    if (!std::filesystem::exists(path, error)) return path;
+    std::filesystem::remove(draft, error);
+  }
+}
+
+}  // namespace
+
 void Loop::dump(const std::string& why) const {
   if (options_.dump.empty()) return;
   std::error_code error;
   std::filesystem::create_directories(options_.dump, error);
   const std::string words = servo_->last_words();
-  const std::string file = "flight-" + std::to_string(options_.clock->now_ns()) + ".safetensors";
   write_record(servo_->record(),
                {!why.empty()    ? why
                 : words.empty() ? "asked to stop"
                                 : words,
                 filter_->limits()},
-               (std::filesystem::path(options_.dump) / file).string());
+               claim_name(options_.dump, options_.clock->now_ns()));
 }
 
 void Loop::check_ending() const {
@@ -363,6 +384,7 @@ RunnerStats Loop::stats() const {
   s.skipped_rows = get(c.skipped_rows);
   s.stale_reads = get(c.stale_reads);
   s.stale_writes = get(c.stale_writes);
+  s.fault_bits = c.fault_bits.load(std::memory_order_relaxed);
   s.inference = inference_.quantiles();
   s.cycle = c.cycle.quantiles();
   s.obs_age = c.obs_age.quantiles();

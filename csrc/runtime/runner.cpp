@@ -250,6 +250,8 @@ void Runner::resume() noexcept { state_->loop.servo().set_paused(false); }
 
 bool Runner::reset() {
   State& s = *state_;
+  if (s.is_own_thread() && s.servo.get_id() == std::this_thread::get_id())
+    throw RobotError("Runner.reset: wants another thread than the servo's, which would wait for itself");
   s.loop.servo().request_reset();
   bool done = false;
   std::unique_lock lock(s.mutex);

@@ -71,6 +71,7 @@ void Servo::start(uint64_t now_ns) {
 void Servo::read_joints(uint64_t now_ns) noexcept {
   State state{.q = read_q_, .dq = read_dq_, .tau = read_tau_};
   const Status status = hal_.read(state);
+  if (state.fault_bits) counters_.fault_bits.fetch_or(state.fault_bits, std::memory_order_relaxed);
   if (status == Status::fault) ending_ = Ending::read_fault;
   if (status == Status::estop) filter_.estop();
   if (status != Status::ok || !all_finite(read_q_) || !all_finite(read_dq_)) {
@@ -341,6 +342,11 @@ std::string Servo::last_words() const {
       why = "the driver took no command for longer than one is valid; it is too slow for this control rate. " +
             hal_.error();
       break;
+  }
+  if (const uint32_t bits = counters_.fault_bits.load(std::memory_order_relaxed)) {
+    char text[48];
+    std::snprintf(text, sizeof text, " The driver reported fault bits 0x%08x.", static_cast<unsigned>(bits));
+    why += text;
   }
   return why + " Last measured " + list(q_) + ", last commanded " + list(last_command_) + ".";
 }

@@ -51,6 +51,7 @@ struct ServoCounters {
   std::array<std::atomic<uint64_t>, 32> delay_ticks{};
   Histogram cycle, obs_age, seam_gap, seam_jump;
   std::atomic<Phase> phase{Phase::unseeded};
+  std::atomic<uint32_t> fault_bits{0};  // every bit so far
 };
 
 /// The real-time half of a run, one cycle at a time: read the joints, take up chunks, interpolate, filter, command.

@@ -491,6 +491,55 @@ TEST(an_emergency_stop_of_a_proxied_driver_is_heard_however_short) {
   CHECK(proxy.read(state) == Status::ok);
 }
 
+TEST(fault_bits_of_a_driver_are_told) {
+  class Ailing final : public BareHal {
+   public:
+    Status read(State& s) noexcept override {
+      const Status status = BareHal::read(s);
+      s.fault_bits = reads == 20 ? 0x10 : status == Status::fault ? 0x2 : 0;  // a passing one, and that of the end
+      return status;
+    }
+  };
+  for (const bool proxied : {false, true}) {
+    auto clock = std::make_shared<ManualClock>(1'000'000'000);
+    auto inner = std::make_shared<Ailing>();
+    inner->fail_at = 100;
+    std::shared_ptr<Hal> hal = inner;
+    if (proxied) hal = std::make_shared<ProxyHal>(inner, clock, 5'000'000);
+    Runner runner(sine_policy(64), hal, limits(), {.clock = clock});
+    runner.start();
+    CHECK(runner.stats().fault_bits == 0);
+    drive(*clock, runner, 6.0, {.sleepers = proxied ? 3 : 2});
+    CHECK_THROWS(runner.wait(0), RobotError, "fault bits 0x00000012");
+    CHECK(runner.stats().fault_bits == 0x12);
+    runner.stop();
+  }
+}
+
+TEST(a_reset_within_a_servo_cycle_is_refused) {
+  class Asking final : public BareHal {
+   public:
+    Status read(State& s) noexcept override {
+      if (reads == 20 && runner) try {
+          runner->reset();
+        } catch (const RobotError& e) {
+          words = e.what();
+        }
+      return BareHal::read(s);
+    }
+    Runner* runner = nullptr;
+    std::string words;
+  };
+  auto clock = std::make_shared<ManualClock>(1'000'000'000);
+  auto hal = std::make_shared<Asking>();
+  Runner runner(sine_policy(64), hal, limits(), {.clock = clock});
+  hal->runner = &runner;
+  runner.start();
+  drive(*clock, runner, 0.5);
+  runner.stop();
+  CHECK(hal->words.find("another thread than the servo's") != std::string::npos);
+}
+
 TEST(a_proxied_driver_is_stopped_when_commands_expire) {
   auto clock = std::make_shared<ManualClock>(1'000'000'000);
   auto inner = std::make_shared<BareHal>();

@@ -35,6 +35,17 @@ def test_a_record_comes_back_as_it_was(tmp_path):
     assert np.nanmax(r.obs_age) < HORIZON * DT and (r.seam > 0).sum() <= len(set(r.chunk.tolist()))
 
 
+def test_runs_that_end_at_the_same_time_leave_a_record_each(tmp_path):
+    first = fly(tmp_path, seconds=1.0)[2][0]
+    draft = first.with_name(f"{first.stem}-2.safetensors.part")  # of a run that writes at this moment
+    draft.touch()
+    for _ in range(2):
+        fly(tmp_path, seconds=1.0)
+    names = {f.name for f in tmp_path.glob("*.safetensors")}
+    assert names == {first.name, f"{first.stem}-3.safetensors", f"{first.stem}-4.safetensors"} and draft.exists()
+    assert len({wam.read_record(tmp_path / n).t_ns[-1] for n in names}) == 1
+
+
 def test_a_stop_leaves_its_reason_and_its_last_seconds(tmp_path):
     def nan_from_5(call, q):
         return np.full_like(q, np.nan) if call >= 5 else q

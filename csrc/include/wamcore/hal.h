@@ -85,8 +85,9 @@ struct FrameView {
 
 /// A robot driver: the only thing between wamcore and the machine.
 /// Life cycle: configure -> activate -> (read, write)* -> deactivate -> close. `stop` may come from any thread at any
-/// time; every other method is called from one thread at a time. read, write and frame have bounded duration, and read
-/// and write run on the servo thread: they allocate nothing and take no lock there.
+/// time, and frame comes from a thread of its own while the servo thread reads, writes and deactivates: what they share
+/// is the driver's to guard. Otherwise one method runs at a time. read, write and frame have bounded duration, and read
+/// and write run on the servo thread: they allocate nothing and take no lock there, least of all one that frame holds.
 class WAMCORE_API Hal {
  public:
   virtual ~Hal();

@@ -94,6 +94,7 @@ struct RunnerStats {
   uint64_t skipped_rows = 0;      // rows that were past when their chunk arrived
   uint64_t stale_reads = 0;       // cycles without a new measurement
   uint64_t stale_writes = 0;      // commands the driver did not take at once
+  uint32_t fault_bits = 0;        // every bit of its own code that the driver has reported in this run
   Quantiles inference;            // s from the start of an inference to its chunk
   Quantiles cycle;                // s of a servo cycle's own work, without the driver's
   Quantiles obs_age;              // s from observation to command, at every command that follows a chunk
@@ -156,7 +157,8 @@ class WAMCORE_API Runner {
   void pause() noexcept;
   /// Goes on with a chunk from a fresh look at the scene; what was seen before counts no more.
   void resume() noexcept;
-  /// Clears a latched emergency stop if command and measured joints stand; says whether it did.
+  /// Clears a latched emergency stop if command and measured joints stand; says whether it did. It waits for the servo
+  /// thread to decide; asked for by a driver within a servo cycle it throws RobotError.
   bool reset();
   /// True from start() until the run has ended for whatever reason.
   bool running() const noexcept;
