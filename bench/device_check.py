@@ -40,8 +40,9 @@ NAMES = (
     "gemm_sm80",
     "gemm_sm90",
     "gemm_fp8_sm90",
+    "gemm_fp8_sm89",
     "quantize_rows",
-    "quantize_rows_sm90",
+    "quantize_rows_sm89",
     "attention_sm80",
     "attention_sm90",
     "programs",
@@ -269,8 +270,7 @@ def correctness(args: argparse.Namespace) -> int:
     rows = program_rows([program, "kernels", *tiny], clock, 200)
     rows += program_rows([program, "programs", *tiny], clock, 90)
     # again with the kernels of every other GPU
-    only = ["--only", "programs "]  # and not those in FP8, which those kernels do not have
-    sm80 = program_rows([program, "programs", *tiny, *only], clock, 60, {"WAMCORE_CUDA_KERNELS": "sm80"})
+    sm80 = program_rows([program, "programs", *tiny], clock, 60, {"WAMCORE_CUDA_KERNELS": "sm80"})
     rows += [{**r, "kernel": "programs, sm80 kernels"} for r in sm80]
     rows += golden_rows(program, clock, 60)
     for kernels in ("", "sm80"):

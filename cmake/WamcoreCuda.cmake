@@ -4,7 +4,7 @@ set(WAMCORE_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
 set_property(CACHE WAMCORE_CUDA PROPERTY STRINGS AUTO ON OFF)
 # Machine code of the kernels that use mma.sync or nothing special: all from one virtual architecture, compute_80, so
 # that each file goes through the compiler's front end once. Its PTX is included for GPUs that are not named here.
-set(WAMCORE_CUDA_REAL "80;89;90" CACHE STRING "Real architectures made of compute_80")
+set(WAMCORE_CUDA_REAL "80;89;90" CACHE STRING "Real architectures made of compute_80, and of compute_89 from 89 on")
 # Kernels that need wgmma and TMA exist for this one only; they lie in files named *_sm90.cu.
 option(WAMCORE_CUDA_SM90A "Build the kernels for sm_90a" ON)
 
@@ -87,23 +87,28 @@ endif()
 set(WAMCORE_HAS_CUDA ON)
 set(WAMCORE_CUDA_FOUND TRUE)  # for find_package(wamcore COMPONENTS cuda)
 
-# "-gencode" for code of every real architecture and the PTX, all out of one run of the front end.
-list(TRANSFORM WAMCORE_CUDA_REAL PREPEND "sm_" OUTPUT_VARIABLE _code)
-list(JOIN _code "," _code)
-set(WAMCORE_CUDA_GENCODE "-gencode=arch=compute_80,code=[${_code},compute_80]")
-set(WAMCORE_CUDA_GENCODE_SM90A "-gencode=arch=compute_90a,code=sm_90a")
-
-# wamcore_cuda_kernels(target [SM90A] FILES ...): kernels as objects of the plugin.
+# wamcore_cuda_kernels(target [VIRTUAL 89] [SM90A] FILES ...): kernels as objects of the plugin. VIRTUAL is what they are
+# compiled for, 80 unless told: code of every real architecture from that on and the PTX, out of one run of the front end.
 function(wamcore_cuda_kernels target)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "SM90A" "" "FILES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "SM90A" "VIRTUAL" "FILES")
   add_library(${target} OBJECT ${arg_FILES})
   set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES OFF CUDA_VISIBILITY_PRESET hidden
     POSITION_INDEPENDENT_CODE ON)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/kernels/include ${PROJECT_SOURCE_DIR}/kernels)
   if(arg_SM90A)
-    set(_gencode ${WAMCORE_CUDA_GENCODE_SM90A})
+    set(_gencode "-gencode=arch=compute_90a,code=sm_90a")
   else()
-    set(_gencode ${WAMCORE_CUDA_GENCODE})
+    if(NOT arg_VIRTUAL)
+      set(arg_VIRTUAL 80)
+    endif()
+    set(_code compute_${arg_VIRTUAL})
+    foreach(_real IN LISTS WAMCORE_CUDA_REAL)
+      if(NOT _real LESS arg_VIRTUAL)
+        list(APPEND _code sm_${_real})
+      endif()
+    endforeach()
+    list(JOIN _code "," _code)
+    set(_gencode "-gencode=arch=compute_${arg_VIRTUAL},code=[${_code}]")
   endif()
   # CMake 3.25 does not know how to ask this compiler for C++20.
   target_compile_options(${target} PRIVATE -std=c++20 --expt-relaxed-constexpr -lineinfo ${_gencode})

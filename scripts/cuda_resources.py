@@ -4,9 +4,10 @@
 
 Each kernel has a row, by its name or by a pattern: the registers it may use (most over all architectures; exactly these
 where warps hand registers to each other), whether it is hot (then it may use no stack, spill nothing and touch no local
-memory), instructions its machine code must contain ("A|B": one of them). A kernel without a row fails, and so does a
-row without a kernel. --write makes the register limits what the kernels use now, in the steps of 8 in which a GPU hands
-them out; rows keep the rest. This says nothing about speed.
+memory), instructions its machine code must contain ("A|B": one of them), and the architectures where the compiler
+emulates these: there the kernel runs to be compared, never for speed, and is held to nothing. A kernel without a row
+fails, and so does a row without a kernel. --write makes the register limits what the kernels use now, in the steps of 8
+in which a GPU hands them out; rows keep the rest. This says nothing about speed.
 """
 
 import argparse
@@ -100,6 +101,11 @@ def complaints(name: str, archs: dict[str, dict], limit: dict) -> list[str]:
     return found
 
 
+def held(archs: dict[str, dict], limit: dict) -> dict[str, dict]:
+    """The architectures on which a kernel is held to its limits."""
+    return {arch: k for arch, k in archs.items() if arch not in limit.get("emulated", [])}
+
+
 def row_of(name: str, limits: dict) -> str | None:
     """The row that a kernel falls under: its own, else the first whose pattern fits."""
     return name if name in limits else next((key for key in limits if fnmatch.fnmatchcase(name, key)), None)
@@ -116,18 +122,19 @@ def main() -> int:
     built = kernels(args.library)
     if args.json:
         args.json.write_text(json.dumps(built, indent=1, sort_keys=True) + "\n")
-    most = {name: max(k["registers"] for k in archs.values()) for name, archs in built.items()}
+    limits = table["kernels"]
+    built = {name: held(archs, limits.get(row_of(name, limits) or "", {})) for name, archs in built.items()}
+    most = {name: max((k["registers"] for k in archs.values()), default=0) for name, archs in built.items()}
     if args.write:
         rows = {}
         for name, registers in most.items():
-            key = row_of(name, table["kernels"]) or name
-            known = rows.get(key) or {"hot": True} | table["kernels"].get(key, {}) | {"registers": 0}
+            key = row_of(name, limits) or name
+            known = rows.get(key) or {"hot": True} | limits.get(key, {}) | {"registers": 0}
             rows[key] = known | {"registers": max(known["registers"], -(-registers // 8) * 8)}
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in sorted(rows.items()))
         text = json.dumps(table | {"kernels": None}, indent=1).replace("null", "{\n" + lines + "\n }")
         args.table.write_text(text + "\n")
         return 0
-    limits = table["kernels"]
     rows = {name: row_of(name, limits) for name in built}
     found = [f"{name}: the table has no row for it" for name in sorted(built) if rows[name] is None]
     unused = limits.keys() - set(rows.values())
@@ -139,8 +146,8 @@ def main() -> int:
     if size > table["library_bytes"]:
         found.append(f"{args.library}: {size} bytes, allowed are {table['library_bytes']}")
     for name, archs in sorted(built.items()):
-        spilled = max(k["instructions"]["LDL"] + k["instructions"]["STL"] for k in archs.values())
-        stack = max(k["stack"] for k in archs.values())
+        spilled = max((k["instructions"]["LDL"] + k["instructions"]["STL"] for k in archs.values()), default=0)
+        stack = max((k["stack"] for k in archs.values()), default=0)
         use = f"{most[name]:>4} registers  {stack:>4} B stack  {spilled:>3} local accesses"
         print(f"  {use}  {name}  {' '.join(sorted(archs))}")
     print("\n".join(["", *found]) if found else f"  {len(built)} kernels within their limits, {size / 1e6:.1f} MB")

@@ -18,6 +18,14 @@ __device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/// The same with a [16, 32] and b [32, 8] in e4m3. From sm_89 on.
+__device__ __forceinline__ void mma_e4m3(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 /// Four 8x8 matrices of 16-bit elements; lane 8 * i + r names row r of matrix i.
 __device__ __forceinline__ void load_matrices(uint32_t (&d)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -49,6 +57,9 @@ __device__ __forceinline__ void copy_async_wait() {
 
 inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   simt::mma_m16n8k16_bf16(d, a, b);
+}
+inline void mma_e4m3(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  simt::mma_m16n8k32_e4m3(d, a, b);
 }
 inline void load_matrices(uint32_t (&d)[4], const void* row) { simt::ldmatrix_x4(d, row, false); }
 inline void load_matrices_transposed(uint32_t (&d)[4], const void* row) { simt::ldmatrix_x4(d, row, true); }

@@ -6,9 +6,14 @@
 
 namespace wam::kernels::cuda {
 
-/// What a row whose largest size is `top` is divided by, and the inverse of it.
-__host__ __device__ __forceinline__ float scale_of_top(float top) { return top > 0.0f ? top / kLargestE4m3 : 1.0f; }
-__host__ __device__ __forceinline__ float inverse_of_top(float top) { return top > 0.0f ? kLargestE4m3 / top : 1.0f; }
+/// What a row whose largest size is `top` is divided by, and the inverse of it. Both stay normal numbers: rows under
+/// 448 times the least of these, 2^-126, do not use the whole range, but have an inverse.
+__host__ __device__ __forceinline__ float scale_of_top(float top) {
+  return top > 0.0f ? fmaxf(top / kLargestE4m3, 0x1p-126f) : 1.0f;
+}
+__host__ __device__ __forceinline__ float inverse_of_top(float top) {
+  return top > 0.0f ? fminf(kLargestE4m3 / top, 0x1p126f) : 1.0f;
+}
 
 /// Four neighbours, the one at the lowest address in the lowest byte. `native`: by the instruction, in files that are
 /// compiled for 8.9 or later alone.

@@ -40,6 +40,23 @@ __device__ __forceinline__ float2 finish_pair(const GemmParams& p, int64_t row, 
   return make_float2(low, high);
 }
 
+/// Sums of quantised numbers to those of the numbers: a scale a row of x [m] and a row of w [n]. Rows and columns as
+/// store_stripe has them.
+__device__ __forceinline__ void scale_stripe(float (*sums)[4], const GemmParams& p, const float* x_scale,
+                                             const float* w_scale, int64_t row, int64_t col) {
+  const float upper = row < p.m ? x_scale[row] : 0.0f, lower = row + 8 < p.m ? x_scale[row + 8] : 0.0f;
+  WAM_UNROLL
+  for (int block = 0; block < kSquareStripe / 8; ++block) {
+    WAM_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const int64_t c = col + block * 8 + threadIdx.x % 4 * 2 + i;
+      const float scale = c < p.n ? w_scale[c] : 0.0f;
+      sums[block][i] *= upper * scale;
+      sums[block][i + 2] *= lower * scale;
+    }
+  }
+}
+
 /// kSquareStripe columns from `col` on, of the rows `row` and `row + 8` (the lane's). All lanes of a warp call it
 /// together.
 template <GemmEpilogue epilogue>

@@ -125,23 +125,6 @@ __device__ __forceinline__ void sum_slices_exactly(GemmSumsSm90<Tile>& sums, Gem
   }
 }
 
-/// Sums of quantised numbers to those of the numbers: a scale a row of x and a row of w.
-template <class Tile>
-__device__ __forceinline__ void scale_sums(GemmSumsSm90<Tile>& sums, const GemmParamsSm90& p, int64_t row,
-                                           int64_t col) {
-  const float upper = row < p.gemm.m ? p.x_scale[row] : 0.0f, lower = row + 8 < p.gemm.m ? p.x_scale[row + 8] : 0.0f;
-  WAM_UNROLL
-  for (int block = 0; block < Tile::cols / 8; ++block) {
-    WAM_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const int64_t c = col + block * 8 + threadIdx.x % 4 * 2 + i;
-      const float scale = c < p.gemm.n ? p.w_scale[c] : 0.0f;
-      sums[block][i] *= upper * scale;
-      sums[block][i + 2] *= lower * scale;
-    }
-  }
-}
-
 /// Leaves a part's sums in memory. Who is the last of a tile's parts adds all of them up, in their order whatever
 /// theirs was in time, and returns true. `note` is shared by the multiplying warps.
 template <class Tile>
@@ -190,10 +173,13 @@ __device__ __forceinline__ void gemm_consume(const GemmParamsSm90& p, GemmRing<T
       sum_slices<Tile>(sums, ring, item.slices.end - item.slices.begin, warp / 4);
     if (p.splits > 1 && !gather_parts<Tile>(sums, p, item, note)) continue;
     const int64_t row = item.row + warp * 16 + lane / 4;
-    if constexpr (Tile::element_bytes == 1) scale_sums<Tile>(sums, p, row, item.col);
     WAM_UNROLL
-    for (int stripe = 0; stripe < Tile::cols / kSquareStripe; ++stripe)
-      store_stripe<epilogue>(p.gemm, row, item.col + stripe * kSquareStripe, sums + stripe * (kSquareStripe / 8));
+    for (int stripe = 0; stripe < Tile::cols / kSquareStripe; ++stripe) {
+      float(*const part)[4] = sums + stripe * (kSquareStripe / 8);
+      const int64_t col = item.col + stripe * kSquareStripe;
+      if constexpr (Tile::element_bytes == 1) scale_stripe(part, p.gemm, p.x_scale, p.w_scale, row, col);
+      store_stripe<epilogue>(p.gemm, row, col, part);
+    }
   }
 }
 

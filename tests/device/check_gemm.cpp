@@ -4,7 +4,8 @@
 namespace device_check {
 namespace {
 
-enum class Kind { sm80, sm90, fp8 };
+enum class Kind { sm80, sm90, fp8, fp8_sm89 };
+bool quantised(Kind kind) { return kind == Kind::fp8 || kind == Kind::fp8_sm89; }
 
 struct Shape {
   const char* of;  // where the shape comes from
@@ -110,7 +111,11 @@ class Product {
 
   void start() {
     const int sms = rig_.multiprocessors();
-    if (choice_.kind == Kind::sm80) return rig_.start(GemmSm80{p_, multiprocessors_for_tile(sms)});
+    if (choice_.kind == Kind::sm80) return rig_.start(GemmSm80{p_, multiprocessors_for_tile(sms, gemm_tile_sm80)});
+    if (choice_.kind == Kind::fp8_sm89) {
+      const Fp8Operands operands = quantised_operands();
+      return rig_.start(GemmFp8Sm89{{p_, operands}, multiprocessors_for_tile(sms, gemm_tile_fp8_sm89)});
+    }
     const int slice = choice_.kind == Kind::fp8 ? 128 : 64;
     GemmChoiceSm90 choice{choice_.tile, choice_.splits};
     if (choice_.tile < 0)
@@ -124,7 +129,8 @@ class Product {
       scratch.arrived = arrived_ = memory_.both(std::vector<int32_t>(counters_));
     }
     if (choice_.kind == Kind::sm90) return rig_.start(GemmSm90{p_, choice, scratch});
-    rig_.start(GemmFp8Sm90{p_, quantised(), choice, scratch});
+    const Fp8Operands operands = quantised_operands();
+    rig_.start(GemmFp8Sm90{p_, operands, choice, scratch});
   }
 
   /// Sampled rows at all columns and sampled columns at all rows, so that every tile is met.
@@ -135,7 +141,7 @@ class Product {
         if (n != 0) throw std::runtime_error("counters of the parts of k are not zero afterwards");
     fetch();
     // A sum of float32 products in another order; e4m3 tensor cores keep 14 bits of it.
-    Collect all(kHalfUnitBf16, choice_.kind == Kind::fp8 ? 6e-3 : 1e-3);
+    Collect all(kHalfUnitBf16, quantised(choice_.kind) ? 6e-3 : 1e-3);
     const std::vector<int64_t> rows = fresh.some(s_.m, 24), cols = fresh.some(s_.n, 24);
     parallel(int64_t(rows.size()), [&](int64_t r) {
       Collect mine = all.again();
@@ -161,15 +167,15 @@ class Product {
     }
     p_.square = memory_.output<float>(size_t(s_.m * s_.normed * (third_ / kSquareStripe)));
   }
-  // The tile of the mma.sync kernel follows the number of multiprocessors: the first that leads to the one wanted.
-  int multiprocessors_for_tile(int sms) const {
+  // The tile of an mma.sync kernel follows the number of multiprocessors: the first that leads to the one wanted.
+  int multiprocessors_for_tile(int sms, int (*tile_for)(int m, int n, int sms)) const {
     if (choice_.tile < 0) return sms;
     for (int n = 1; n < 4096; ++n)
-      if (gemm_tile_sm80(s_.m, s_.n, n) == choice_.tile) return n;
+      if (tile_for(s_.m, s_.n, n) == choice_.tile) return n;
     throw std::runtime_error("no device has this tile at this size");
   }
   // By the kernel that is to be used for it. Scales and values of the reference are what it gives.
-  Fp8Operands quantised() {
+  Fp8Operands quantised_operands() {
     Fp8Operands out;
     const auto quantise = [&](const bf16* from, int rows, int64_t ldx, std::vector<float>& values,
                               std::vector<double>& scales, const e4m3** to, const float** scale, int64_t* ld) {
@@ -266,7 +272,8 @@ class Product {
 };
 
 void add(std::vector<Check>& to, const Shape& s, const Choice& c) {
-  std::string kernel = c.kind == Kind::sm80 ? "gemm_sm80" : c.kind == Kind::sm90 ? "gemm_sm90" : "gemm_fp8_sm90";
+  const char* const names[] = {"gemm_sm80", "gemm_sm90", "gemm_fp8_sm90", "gemm_fp8_sm89"};
+  std::string kernel = names[int(c.kind)];
   std::string shape = std::string(s.of) + " " + name_of(s.epilogue) + " " + std::to_string(s.m) + "x" +
                       std::to_string(s.n) + "x" + std::to_string(s.k);
   if (s.pad) shape += " strided";
@@ -278,7 +285,8 @@ void add(std::vector<Check>& to, const Shape& s, const Choice& c) {
   to.push_back({.kernel = std::move(kernel),
                 .shape = std::move(shape),
                 .tolerance = 3.4e-3,  // twice what rounding the results to bf16 costs
-                .sm90 = c.kind != Kind::sm80,
+                .sm90 = c.kind == Kind::sm90 || c.kind == Kind::fp8,
+                .fp8 = quantised(c.kind),
                 .run = [s, c](Rig& rig, Fresh& fresh) {
                   Product product(s, c, rig, fresh);
                   product.start();
@@ -293,12 +301,12 @@ std::vector<Check> gemm_checks(Sizes sizes) {
   std::vector<Check> out;
   const bool tiny = sizes == Sizes::tiny;
   // Ragged in every direction, for every tile; wide enough for two tiles of the widest.
-  const int m = tiny ? 131 : 333, n = tiny ? 264 : 712, k = tiny ? 144 : 1104;
+  const int m = tiny ? 131 : 301, n = tiny ? 264 : 712, k = tiny ? 144 : 1104;
   const Shape ragged[] = {{"ragged", bias, m, n, k, 16},
                           {"ragged", bias_gelu, m, n, k, 16},
                           {"ragged", gate_residual, m, n, k, 16, true, 3, true, 3, 2, true},
                           {"ragged", qkv, m, 3 * kSquareStripe * (tiny ? 2 : 5), k, 16}};
-  for (const Kind kind : {Kind::sm80, Kind::sm90, Kind::fp8})
+  for (const Kind kind : {Kind::sm80, Kind::sm90, Kind::fp8, Kind::fp8_sm89})
     for (int tile = kind == Kind::fp8 ? 1 : 0; tile < 3; ++tile)
       for (int i = 0; i < 4; ++i)
         if (!tiny || tile == 2 || i == tile) add(out, ragged[i], {kind, tile});
@@ -306,17 +314,17 @@ std::vector<Check> gemm_checks(Sizes sizes) {
   add(out, {"ragged", bias, 1, 136, 16, 0, false}, {Kind::sm80});
   add(out, {"ragged", bias, 1, 136, 16, 0, false}, {Kind::sm90});
   add(out, {"ragged", gate_residual, 20, 64, 96, 0, true, 1}, {Kind::sm90});
-  for (const Kind kind : {Kind::sm80, Kind::sm90, Kind::fp8}) {
+  for (const Kind kind : {Kind::sm80, Kind::sm90, Kind::fp8, Kind::fp8_sm89}) {
     add(out, {"keys and values", qkv, 70, 2 * 2 * kSquareStripe, 80, 16, true, 3, false, 2, 1}, {kind});
     if (!tiny) add(out, {"queries", qkv, 70, 3 * kSquareStripe, 80, 16, true, 3, false, 1, 1}, {kind});
   }
   if (tiny) return out;
-  for (const Kind kind : {Kind::sm80, Kind::sm90, Kind::fp8}) {
+  for (const Kind kind : {Kind::sm80, Kind::sm90, Kind::fp8, Kind::fp8_sm89}) {
     for (const Kind other : {Kind::sm90, Kind::fp8})
       if (kind == other)
         for (const int splits : {3, 8}) add(out, ragged[splits == 3 ? 3 : 1], {kind, 1, splits});
     for (const int rows : {1785, 3570}) {
-      if (rows == 3570 && kind == Kind::sm80) continue;  // guidance as batch 2
+      if (rows == 3570 && (kind == Kind::sm80 || kind == Kind::fp8_sm89)) continue;  // guidance as batch 2
       add(out, {"14B qkv", qkv, rows, 15360, 5120}, {kind});
       add(out, {"14B out", gate_residual, rows, 5120, 5120, 0, true, 3, true}, {kind});
       add(out, {"14B cross q", bias, rows, 5120, 5120}, {kind});

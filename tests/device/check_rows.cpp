@@ -203,7 +203,7 @@ Distance qk_check(const QkCase& c, Rig& rig, Fresh& fresh) {
   return all.distance();
 }
 
-Distance quantize_check(int rows, int cols, int pad, bool sm90, Rig& rig, Fresh& fresh) {
+Distance quantize_check(int rows, int cols, int pad, bool native, Rig& rig, Fresh& fresh) {
   Memory memory(rig);
   const int64_t ldx = cols + pad, ldy = (cols + 15) / 16 * 16 + 2 * pad;
   std::vector<bf16> x = fresh.array<bf16>(size_t(rows * ldx));
@@ -212,8 +212,8 @@ Distance quantize_check(int rows, int cols, int pad, bool sm90, Rig& rig, Fresh&
   float* scale = memory.output<float>(size_t(rows));
   const QuantizeRowsParams p{
       .x = memory.input(x), .y = y, .scale = scale, .rows = rows, .cols = cols, .ldx = ldx, .ldy = ldy};
-  if (sm90)
-    rig.start(QuantizeRowsSm90{p});
+  if (native)
+    rig.start(QuantizeRowsSm89{p});
   else
     rig.start(p);
   memory.check();
@@ -496,7 +496,7 @@ class Schedule {
 class List {
  public:
   void add(const char* kernel, std::string shape, double tolerance, std::function<Distance(Rig&, Fresh&)> run) {
-    checks_.push_back({kernel, std::move(shape), tolerance, false, std::move(run)});
+    checks_.push_back({kernel, std::move(shape), tolerance, false, false, std::move(run)});
   }
   void add(const LnCase& c) {
     std::string shape = sized(c.of, c.rows, c.cols);
@@ -506,7 +506,7 @@ class List {
     if (c.base) shape += " on a table";
     if (c.e4m3) {
       add("ln_modulate_e4m3", shape, kE4m3, [c](Rig& r, Fresh& f) { return ln_modulate_check(c, r, f); });
-      checks_.back().sm90 = true;
+      checks_.back().fp8 = true;
       return;
     }
     add("ln_modulate", shape, kBf16, [c](Rig& r, Fresh& f) { return ln_modulate_check(c, r, f); });
@@ -527,9 +527,9 @@ class List {
   void quantize(const char* of, int rows, int cols, int pad) {
     add("quantize_rows", sized(of, rows, cols), kE4m3,
         [=](Rig& r, Fresh& f) { return quantize_check(rows, cols, pad, false, r, f); });
-    add("quantize_rows_sm90", sized(of, rows, cols), kE4m3,
+    add("quantize_rows_sm89", sized(of, rows, cols), kE4m3,
         [=](Rig& r, Fresh& f) { return quantize_check(rows, cols, pad, true, r, f); });
-    checks_.back().sm90 = true;
+    checks_.back().fp8 = true;
   }
   void embed(const char* of, int tokens, int width, int frames, int height, int wide) {
     add("sinusoid", sized(of, tokens, 256), kFloat32,

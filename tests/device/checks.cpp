@@ -12,8 +12,9 @@ std::vector<Check> all_checks(Sizes sizes) {
 
 Row run_check(const Check& check, Rig& rig, uint64_t seed) {
   Row row{.kernel = check.kernel, .shape = check.shape, .verdict = "ok", .why = "", .tolerance = check.tolerance};
-  if (check.sm90 && !rig.has_sm90()) {
-    row.verdict = "skipped", row.why = "needs compute capability 9.0";
+  if ((check.sm90 && !rig.has_sm90()) || (check.fp8 && !rig.has_fp8())) {
+    row.verdict = "skipped";
+    row.why = std::string("needs compute capability ") + (check.sm90 ? "9.0" : "8.9 or later");
     return row;
   }
   const auto began = std::chrono::steady_clock::now();

@@ -19,6 +19,7 @@ struct Check {
   std::string kernel, shape;
   double tolerance = 0;  // of Distance::error; Distance::worst may be 1
   bool sm90 = false;     // needs sm_90a
+  bool fp8 = false;      // needs sm_89 or later
   std::function<Distance(Rig& rig, Fresh& fresh)> run;
 };
 

@@ -50,6 +50,7 @@ class GpuRig final : public Rig {
 #else
   bool has_sm90() const override { return false; }
 #endif
+  bool has_fp8() const override { return 10 * major_ + minor_ >= 89; }
   int multiprocessors() const override { return multiprocessors_; }
 
  private:
@@ -70,15 +71,14 @@ class GpuRig final : public Rig {
                ? gemm_fp8_sm90(plan, stream_)
                : refused();
   }
-  int run(const LnModulateParams& p) { return p.y_e4m3 ? ln_modulate_e4m3(p, stream_) : ln_modulate(p, stream_); }
-  int run(const QuantizeRowsSm90& w) { return quantize_rows_sm90(w.p, stream_); }
 #else
-  int run(const LnModulateParams& p) { return p.y_e4m3 ? refused() : ln_modulate(p, stream_); }
-  int run(const QuantizeRowsSm90&) { return refused(); }
   int run(const AttentionSm90&) { return refused(); }
   int run(const GemmSm90&) { return refused(); }
   int run(const GemmFp8Sm90&) { return refused(); }
 #endif
+  int run(const GemmFp8Sm89& w) { return gemm_fp8_sm89(w.p, w.multiprocessors, stream_); }
+  int run(const LnModulateParams& p) { return p.y_e4m3 ? ln_modulate_e4m3(p, stream_) : ln_modulate(p, stream_); }
+  int run(const QuantizeRowsSm89& w) { return quantize_rows_sm89(w.p, stream_); }
   int run(const GemmPlainParams& p) { return gemm_plain(p, stream_); }
   int run(const QkNormRopeCacheWriteParams& p) { return qk_norm_rope_cachewrite(p, stream_); }
   int run(const QuantizeRowsParams& p) { return quantize_rows(p, stream_); }

@@ -1,6 +1,7 @@
 // The C++ half of bench/device_check: kernels and programs on GPU 0 against their definitions. One line of JSON a row,
 // as soon as it is known; bench/device_check.py makes the table and starts this again where a row took the device with
 // it.
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
@@ -49,8 +50,52 @@ std::string number(double v) {
   return std::isfinite(v) ? text : "null";
 }
 
-/// Says what came of each row, and ends the process where a row takes too long: a kernel that waits for ever cannot be
-/// stopped otherwise.
+/// Since when the device has been waited for, in nanoseconds of the steady clock; 0: the host is computing.
+std::atomic<int64_t> device_since{0};
+
+int64_t nanoseconds() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
+
+/// While one lives, the device is waited for.
+class OnDevice {
+ public:
+  OnDevice() { device_since = nanoseconds(); }
+  ~OnDevice() { device_since = 0; }
+};
+
+/// A rig whose every call is a wait for the device.
+class WatchedRig final : public Rig {
+ public:
+  explicit WatchedRig(std::unique_ptr<Rig> rig) : rig_(std::move(rig)) {}
+  std::byte* allocate(size_t bytes) override {
+    const OnDevice waiting;
+    return rig_->allocate(bytes);
+  }
+  void release(std::byte* p) noexcept override {
+    const OnDevice waiting;
+    rig_->release(p);
+  }
+  void upload(std::byte* to, const void* from, size_t bytes) override {
+    const OnDevice waiting;
+    rig_->upload(to, from, bytes);
+  }
+  void download(void* to, const std::byte* from, size_t bytes) override {
+    const OnDevice waiting;
+    rig_->download(to, from, bytes);
+  }
+  void start(const Work& work) override {
+    const OnDevice waiting;
+    rig_->start(work);
+  }
+  bool has_sm90() const override { return rig_->has_sm90(); }
+  bool has_fp8() const override { return rig_->has_fp8(); }
+  int multiprocessors() const override { return rig_->multiprocessors(); }
+
+ private:
+  std::unique_ptr<Rig> rig_;
+};
+
+/// Says what came of each row, and ends the process where the device takes too long: a kernel that waits for ever
+/// cannot be stopped otherwise. The host's own work, data and references, has a longer patience of its own.
 class Report {
  public:
   explicit Report(const Options& o) : options_(o) {
@@ -71,8 +116,16 @@ class Report {
 
  private:
   using Clock = std::chrono::steady_clock;
-  // s a row; the sanitizers, who see tiny sizes, are slow
+  // s in one call of the device; the sanitizers, who see tiny sizes, are slow
   double patience() const { return options_.sizes == Sizes::tiny ? 60 : 20; }
+  static constexpr double kRowPatience = 120;  // s for a row in all
+
+  // Why the row at hand takes too long, or nothing.
+  const char* overdue(double seconds) const {
+    const int64_t since = device_since;
+    if (since && static_cast<double>(nanoseconds() - since) * 1e-9 > patience()) return "hangs";
+    return seconds > kRowPatience ? "takes too long on the host" : nullptr;
+  }
 
   void write() {
     failed_ = failed_ || row_.verdict == "FAILED";
@@ -89,8 +142,9 @@ class Report {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
       const std::lock_guard lock(mutex_);
       const double seconds = std::chrono::duration<double>(Clock::now() - began_).count();
-      if (!busy_ || seconds < patience()) continue;
-      row_.verdict = "FAILED", row_.why = "hangs", row_.seconds = seconds, row_.error = row_.worst = std::nan("");
+      const char* const why = busy_ ? overdue(seconds) : nullptr;
+      if (!why) continue;
+      row_.verdict = "FAILED", row_.why = why, row_.seconds = seconds, row_.error = row_.worst = std::nan("");
       write();
       std::_Exit(kHung);
     }
@@ -120,12 +174,15 @@ std::vector<Check> program_checks(Sizes sizes) {
     out.push_back({.kernel = precision == wam::Precision::fp8 ? "programs, fp8" : "programs",
                    .shape = shape,
                    .tolerance = tolerance,
-                   .sm90 = precision == wam::Precision::fp8,
+                   .fp8 = precision == wam::Precision::fp8,
                    .run = [s, precision](Rig&, Fresh& fresh) {
                      const wam::DitConfig c = small_models::config(s);
                      const small_models::Inputs in(c, s, unsigned(fresh.under(1u << 30)));
-                     const auto want = small_models::run(wam::make_backend("cpu-ops", {}), c, s, in),
-                                got = small_models::run(gpu_backend(), c, s, in, 3, precision);
+                     const auto want = small_models::run(wam::make_backend("cpu-ops", {}), c, s, in);
+                     const auto got = [&] {
+                       const OnDevice waiting;
+                       return small_models::run(gpu_backend(), c, s, in, 3, precision);
+                     }();
                      double error = 0;
                      for (const double e :
                           {small_models::distance(got.video, want.video),
@@ -151,14 +208,14 @@ std::vector<Check> program_checks(Sizes sizes) {
 
 int run_rows(const Options& o) {
   const std::vector<Check> checks = o.mode == "programs" ? program_checks(o.sizes) : all_checks(o.sizes);
-  const std::unique_ptr<Rig> rig = open_gpu();
+  WatchedRig rig(open_gpu());
   Report report(o);
   for (size_t i = o.from; i < checks.size(); ++i) {
     const Check& check = checks[i];
     if ((check.kernel + " " + check.shape).find(o.only) == std::string::npos) continue;
     report.begin(
         i, {.kernel = check.kernel, .shape = check.shape, .verdict = "", .why = "", .tolerance = check.tolerance});
-    report.end(run_check(check, *rig, o.seed + i));
+    report.end(run_check(check, rig, o.seed + i));
     if (!gpu_is_well()) return kLost;
   }
   return report.failed() ? kFailed : 0;

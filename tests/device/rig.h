@@ -41,15 +41,19 @@ struct GemmFp8Sm90 {
   GemmScratch scratch;
 };
 
-struct QuantizeRowsSm90 {
+struct GemmFp8Sm89 {
+  Fp8Product p;
+  int multiprocessors;  // decides the tile
+};
+struct QuantizeRowsSm89 {
   QuantizeRowsParams p;
 };
 
 /// One launch, by the addresses of the rig's memory.
 using Work =
-    std::variant<AttentionSm80, AttentionSm90, GemmSm80, GemmSm90, GemmFp8Sm90, GemmPlainParams, LnModulateParams,
-                 QkNormRopeCacheWriteParams, QuantizeRowsParams, QuantizeRowsSm90, SamplerStepParams, SinusoidParams,
-                 ActivationParams, PatchifyParams, UnpatchifyParams, AddParams>;
+    std::variant<AttentionSm80, AttentionSm90, GemmSm80, GemmSm90, GemmFp8Sm90, GemmFp8Sm89, GemmPlainParams,
+                 LnModulateParams, QkNormRopeCacheWriteParams, QuantizeRowsParams, QuantizeRowsSm89, SamplerStepParams,
+                 SinusoidParams, ActivationParams, PatchifyParams, UnpatchifyParams, AddParams>;
 
 class Rig {
  public:
@@ -61,6 +65,7 @@ class Rig {
   /// Starts a kernel; throws std::runtime_error where it refuses or fails.
   virtual void start(const Work& work) = 0;
   virtual bool has_sm90() const = 0;
+  virtual bool has_fp8() const = 0;
   virtual int multiprocessors() const = 0;
 };
 

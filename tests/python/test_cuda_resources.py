@@ -60,6 +60,14 @@ def test_patterns_and_alternatives(gate, tmp_path, monkeypatch):
     assert run(gate, tmp_path, monkeypatch, rows | SPILL | {"other*": SPILL["spill"]}) == 1
 
 
+def test_an_architecture_that_emulates_is_held_to_nothing(gate, tmp_path, monkeypatch, capsys):
+    arch = next(line.split("=")[1].strip() for line in USAGE.splitlines() if line.startswith("arch"))
+    row = {"registers": 8, "hot": True, "needs": ["QMMA"]}
+    assert run(gate, tmp_path, monkeypatch, GOOD | SPILL | {"spill": row | {"emulated": [arch]}}) == 0
+    assert run(gate, tmp_path, monkeypatch, GOOD | SPILL | {"spill": row | {"emulated": ["sm_1"]}}) == 1
+    assert "255 registers, allowed are 8" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "kernels, size, complaint",
     [

@@ -59,7 +59,7 @@ class SimDevice : public Device {
     ++launches[std::string(kernel_name(call))];
   }
   bool fp8() const override { return has_fp8; }
-  int capability() const override { return has_fp8 ? 90 : 89; }
+  int capability() const override { return has_fp8 ? 90 : 80; }
   int attention_splits(const AttentionParams&, int64_t) const override { return splits; }
   std::unique_ptr<Recording> record(std::span<const Call> calls) override {
     ++recordings;

@@ -36,6 +36,7 @@ class SimRig : public Rig {
   void upload(std::byte* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void download(void* to, const std::byte* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   bool has_sm90() const override { return true; }
+  bool has_fp8() const override { return true; }
   int multiprocessors() const override { return 2; }
   void start(const Work& work) override {
     bool possible = false;
@@ -65,13 +66,17 @@ class SimRig : public Rig {
     return plan_gemm_fp8_sm90(&plan, w.p, w.operands, w.choice, w.scratch, multiprocessors()) &&
            launch_gemm_fp8_sm90(plan, launcher());
   }
+  bool run(const GemmFp8Sm89& w) {
+    const GemmParams& g = w.p.gemm;
+    return launch_gemm_fp8_sm89(w.p, gemm_tile_fp8_sm89(g.m, g.n, w.multiprocessors), launcher());
+  }
   bool run(const GemmPlainParams& p) { return launch_gemm_plain(p, launcher()); }
   bool run(const LnModulateParams& p) {
     return p.y_e4m3 ? launch_ln_modulate_e4m3(p, launcher()) : launch_ln_modulate(p, launcher());
   }
   bool run(const QkNormRopeCacheWriteParams& p) { return launch_qk_norm_rope_cachewrite(p, launcher()); }
   bool run(const QuantizeRowsParams& p) { return launch_quantize_rows(p, launcher()); }
-  bool run(const QuantizeRowsSm90& w) { return launch_quantize_rows<true>(w.p, launcher()); }
+  bool run(const QuantizeRowsSm89& w) { return launch_quantize_rows<true>(w.p, launcher()); }
   bool run(const SamplerStepParams& p) { return launch_sampler_step(p, launcher()); }
   bool run(const SinusoidParams& p) { return launch_sinusoid(p, launcher()); }
   bool run(const ActivationParams& p) { return launch_activation(p, launcher()); }

@@ -70,6 +70,7 @@ TEST(planted_bugs_fail) {
       {"gemm_sm90", "k in 2", "no_wait_for_parts"},
       {"gemm_sm90", "bias", "early_release"},
       {"gemm_fp8_sm90", "bias", "no_wait_for_full"},
+      {"gemm_fp8_sm89", "bias", "missing_barrier"},
       {"ln_modulate", "", "no_barrier"},
       {"qk_norm_rope_cachewrite", "stored", "slot_off_by_one"},
       {"quantize_rows", "", "missing_barrier"},

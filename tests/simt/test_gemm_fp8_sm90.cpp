@@ -1,10 +1,10 @@
 // The e4m3 GEMM's own source, run on the CPU, fed by the kernel that quantises.
 #include "check.h"
 #include "cuda/gemm_sm90.cuh"
-#include "cuda/quantize_rows.cuh"
 #include "gemm_cases.h"
 #include "launcher.h"
 #include "planted.h"
+#include "quantised.h"
 #include "tensor_maps.h"
 
 using namespace gemm_cases;
@@ -14,20 +14,6 @@ namespace {
 // Measured against the product of the quantised numbers: 1.7e-3, the rounding of results to bf16. Against the product
 // of the numbers before: 2.7e-2, which is what e4m3 costs. Twice that is allowed.
 constexpr double kTolerance = 3.4e-3, kQuantisedTolerance = 5.4e-2;
-
-struct Quantised {
-  Quantised(const bf16* x, int rows, int cols, int64_t ldx) : ld((cols + 15) / 16 * 16 + 16), scale(size_t(rows)) {
-    values.assign(size_t((rows - 1) * ld + cols), e4m3{0x7f});
-    values.resize(size_t(rows * ld), e4m3{0x7f});
-    CHECK(launch_quantize_rows(
-        {.x = x, .y = values.data(), .scale = scale.data(), .rows = rows, .cols = cols, .ldx = ldx, .ldy = ld},
-        sim::Launcher{}));
-  }
-  double at(int row, int col) const { return double(to_float(values[size_t(row * ld + col)])) * scale[size_t(row)]; }
-  int64_t ld;
-  std::vector<e4m3> values;
-  std::vector<float> scale;
-};
 
 struct Result {
   double against_quantised, against_original;
@@ -41,17 +27,10 @@ Result run(const Case& c, int tile, unsigned seed, const char* bug = "", int spl
   std::vector<float> partial(size_t(gemm_split_floats(c.m, c.n, choice)), NAN);
   std::vector<int32_t> arrived(size_t(gemm_tiles_sm90(c.m, c.n, kGemmColsSm90[tile])));
   GemmParamsSm90 plan;
-  const Fp8Operands operands{.x = x.values.data(),
-                             .w = w.values.data(),
-                             .x_scale = x.scale.data(),
-                             .w_scale = w.scale.data(),
-                             .ldx = x.ld,
-                             .ldw = w.ld};
-  CHECK(plan_gemm_fp8_sm90(&plan, data.p, operands, choice, {partial.data(), arrived.data()}, 2));
+  CHECK(plan_gemm_fp8_sm90(&plan, data.p, operands(x, w), choice, {partial.data(), arrived.data()}, 2));
   Result r{};
   CHECK(launch_gemm_fp8_sm90(plan, sim::Launcher{.seed = seed, .planted = bug, .counts = &r.counts}));
-  r.against_quantised =
-      data.error(data.reference([&](int i, int l) { return x.at(i, l); }, [&](int j, int l) { return w.at(j, l); }));
+  r.against_quantised = error(data, x, w);
   r.against_original = data.error();
   return r;
 }

@@ -162,6 +162,17 @@ TEST(launches_and_uploads_of_a_pass_are_counted) {
   CHECK(device->launches["attention"] == 2 * 3 && device->launches["gemm_plain"] < 15);
 }
 
+TEST(a_kernel_that_took_another_way_is_listed_with_the_reason) {
+  auto device = std::make_shared<SimDevice>();
+  const auto backend = on(device);
+  device->count({{"gemm", 3}, {"attention", 2}});
+  device->detour("gemm", "no tensor map for 24 x 128 x 64");
+  std::map<std::string, std::string> listed;
+  for (const OperationReport& o : backend->operations()) listed[o.operation] = o.kernel;
+  CHECK(listed.at("gemm") == "cuda, some by mma.sync: no tensor map for 24 x 128 x 64");
+  CHECK(listed.at("attention") == "cuda");
+}
+
 TEST(sizes_that_kernels_do_not_know_are_refused) {
   const auto refuse = [](int64_t head_dim) {
     const DitConfig c = config({false, 1, head_dim});
@@ -173,7 +184,7 @@ TEST(sizes_that_kernels_do_not_know_are_refused) {
   auto older = std::make_shared<SimDevice>();
   older->has_fp8 = false;
   CHECK_THROWS(on(older)->load({}, weight, Precision::fp8), DeviceError,
-               "load: dtype fp8 wants a GPU of compute capability 9.0 and the kernels for it, got 8.9");
+               "load: dtype fp8 wants a GPU of compute capability 8.9 or later, got 8.0");
   CHECK_THROWS(refuse(192), ShapeError, "head_dim must be even and at most 128, got 192");
 }
 

@@ -71,6 +71,35 @@ TEST(rows_use_the_whole_range) {
   }
 }
 
+// Down to the smallest number that bf16 has: nothing becomes NaN or infinite, scales stay normal, and what comes back
+// is as near as e4m3 allows with such a scale.
+TEST(rows_of_the_smallest_numbers_keep_their_values) {
+  for (const int exponent : {-110, -119, -120, -126, -130, -133}) {
+    Rows r(3, 72);
+    for (int i = 0; i < 72; ++i) {
+      const int steps = int(check::fresh()() % 255) - 127;  // seven bits and a sign
+      for (int row = 0; row < 3; ++row)
+        r.x[size_t(row * r.p.ldx + i)] = to_bf16(std::ldexp(float(row == 2 && i ? 0
+                                                                  : row == 1    ? (i % 3 - 1) * 128
+                                                                                : steps),
+                                                            exponent - 7));
+    }
+    r.x[size_t(2 * r.p.ldx)] = bf16{1};  // 2^-133, alone
+    CHECK(launch_quantize_rows(r.p, sim::Launcher{.seed = sim::seed()}));
+    for (int row = 0; row < 3; ++row) {
+      double top = 0;
+      for (int i = 0; i < 72; ++i) top = std::max(top, std::abs(double(to_float(r.x[size_t(row * r.p.ldx + i)]))));
+      const double scale = r.scale[size_t(row)], want = top > 0 ? std::max(top / 448, std::ldexp(1.0, -126)) : 1.0;
+      CHECK(std::abs(scale / want - 1) < 1e-6);
+      for (int i = 0; i < 72; ++i) {
+        const double x = to_float(r.x[size_t(row * r.p.ldx + i)]),
+                     got = to_float(r.y[size_t(row * r.p.ldy + i)]) * scale;
+        CHECK(std::abs(got - x) <= std::max(std::abs(x) / 16, std::ldexp(scale, -10)) * 1.0001);
+      }
+    }
+  }
+}
+
 TEST(a_missing_barrier_is_caught) {
   int caught = 0;
   for (unsigned seed = 1; seed <= 5; ++seed) {

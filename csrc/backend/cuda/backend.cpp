@@ -19,7 +19,7 @@ std::shared_ptr<const ProgramWeights> CudaBackend::load(const WeightTable& table
   constexpr Precision kHas[] = {Precision::bfloat16, Precision::fp8};  // the first is what "auto" gives
   const Precision precision = choose_precision(name(), wanted, kHas);
   if (precision == Precision::fp8 && !device_->fp8())
-    throw DeviceError("load: dtype fp8 wants a GPU of compute capability 9.0 and the kernels for it, got " +
+    throw DeviceError("load: dtype fp8 wants a GPU of compute capability 8.9 or later, got " +
                       std::to_string(device_->capability() / 10) + "." + std::to_string(device_->capability() % 10));
   check_room(table, precision);
   return std::make_shared<const DeviceWeights>(device_, table, source, precision);
@@ -49,8 +49,14 @@ std::unique_ptr<ChunkSampler> CudaBackend::chunks(const std::vector<ChunkSpec>& 
 
 std::vector<OperationReport> CudaBackend::operations() const {
   std::vector<OperationReport> out = cpu_->operations();
-  for (const auto& [kernel, times] : device_->counts())
-    out.push_back({.operation = kernel, .kernel = "cuda", .precision = precision_of_kernel(kernel), .runs = times});
+  const Device::Detours detours = device_->detours();
+  for (const auto& [kernel, times] : device_->counts()) {
+    const auto detour = detours.find(kernel);
+    out.push_back({.operation = kernel,
+                   .kernel = detour == detours.end() ? "cuda" : "cuda, some by mma.sync: " + detour->second,
+                   .precision = precision_of_kernel(kernel),
+                   .runs = times});
+  }
   return out;
 }
 

@@ -43,7 +43,7 @@ std::optional<Call> both(kc::GemmParams a, const kc::GemmParams& b) {
   return a;
 }
 
-std::optional<Call> both(Fp8Product a, const Fp8Product& b) {
+std::optional<Call> both(kc::Fp8Product a, const kc::Fp8Product& b) {
   const std::optional<Call> gemm = both(a.gemm, b.gemm);
   if (!gemm || a.operands.w != b.operands.w || !follows(a.operands.x, b.operands.x, a.gemm.m, a.operands.ldx) ||
       !follows(a.operands.x_scale, b.operands.x_scale, a.gemm.m, 1))

@@ -33,6 +33,15 @@ struct Ready {
   std::string_view name;
 };
 
+#ifdef WAMCORE_WITH_SM90A
+std::string sizes_of(const kc::GemmParams& p) {
+  return std::to_string(p.m) + " x " + std::to_string(p.n) + " x " + std::to_string(p.k);
+}
+std::string sizes_of(const kc::AttentionParams& p) {
+  return std::to_string(p.rows) + " queries, " + std::to_string(p.heads) + " heads of " + std::to_string(p.head_dim);
+}
+#endif
+
 /// A captured graph, ready to run; or its calls one by one.
 struct Graph final : Recording {
   ~Graph() override {
@@ -40,6 +49,7 @@ struct Graph final : Recording {
   }
   cudaGraphExec_t exec = nullptr;
   std::vector<Ready> calls;
+  std::string kernels;  // by name, each once
 };
 
 class CudaDevice final : public Device {
@@ -55,13 +65,15 @@ class CudaDevice final : public Device {
     sm90_ = major == 9 && minor == 0 && !(wanted && std::string(wanted) == "sm80");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     if (!sm90_) return;
-    scratch_.partial = static_cast<float*>(allocate(kScratchFloats * sizeof(float)));
-    scratch_.arrived = static_cast<int32_t*>(allocate(kScratchCounters * sizeof(int32_t)));
+    try {
+      scratch_.partial = static_cast<float*>(allocate(kScratchFloats * sizeof(float)));
+      scratch_.arrived = static_cast<int32_t*>(allocate(kScratchCounters * sizeof(int32_t)));
+    } catch (...) {
+      close();
+      throw;
+    }
   }
-  ~CudaDevice() override {
-    release(scratch_.partial), release(scratch_.arrived);
-    cudaStreamDestroy(stream_);
-  }
+  ~CudaDevice() override { close(); }
 
   void* allocate(size_t bytes) override {
     const std::lock_guard lock(mutex_);
@@ -112,7 +124,8 @@ class CudaDevice final : public Device {
     use();
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "download");
     // What a kernel did wrong shows up here at the latest.
-    check(cudaStreamSynchronize(stream_), "a kernel failed (set WAMCORE_CUDA_ONE_BY_ONE=1 to see which)");
+    if (const cudaError_t error = cudaStreamSynchronize(stream_); error != cudaSuccess) fail(culprits(), error);
+    running_.clear();
   }
 
   void launch(const Call& call) override {
@@ -122,11 +135,7 @@ class CudaDevice final : public Device {
   }
 
   int capability() const override { return capability_; }
-#ifdef WAMCORE_WITH_SM90A
-  bool fp8() const override { return sm90_; }
-#else
-  bool fp8() const override { return false; }
-#endif
+  bool fp8() const override { return capability_ >= 89; }
   int attention_splits(const kc::AttentionParams& p, int64_t keys) const override {
     return kc::attention_splits(p, kc::attention_tile(sm90_, p.head_dim), multiprocessors_, keys);
   }
@@ -135,6 +144,11 @@ class CudaDevice final : public Device {
     const std::lock_guard lock(mutex_);  // or another session's calls would get into this graph
     use();
     auto recording = std::make_unique<Graph>();
+    std::map<std::string_view, int> names;
+    for (const Call& call : calls) ++names[kernel_name(call)];
+    for (const auto& [name, times] : names)
+      recording->kernels +=
+          (recording->kernels.empty() ? "" : ", ") + std::string(name) + " x " + std::to_string(times);
     if (one_by_one_) {
       for (const Call& call : calls) recording->calls.push_back(prepare(call));
       return recording;
@@ -162,12 +176,26 @@ class CudaDevice final : public Device {
     use();
     const Graph& graph = static_cast<const Graph&>(recording);
     for (const Ready& call : graph.calls) launch(call);
-    if (graph.exec) check(cudaGraphLaunch(graph.exec, stream_), "cudaGraphLaunch");
+    if (!graph.exec) return;
+    running_ = graph.kernels;
+    if (const cudaError_t error = cudaGraphLaunch(graph.exec, stream_); error != cudaSuccess) fail(culprits(), error);
   }
 
  private:
   // For products that are divided, one after another on the one stream: 32 MiB, four times what the 5B model asks for.
   static constexpr int64_t kScratchFloats = int64_t{8} << 20, kScratchCounters = 4096;
+
+  void close() noexcept {
+    release(scratch_.partial), release(scratch_.arrived);
+    cudaStreamDestroy(stream_);
+  }
+
+  // A graph does not say which of its kernels failed, and the device's context is lost with it: no way to ask again.
+  std::string culprits() const {
+    if (running_.empty()) return "a kernel failed";
+    return "a kernel failed, most likely in the graph of " + running_ +
+           " (run the same with WAMCORE_CUDA_ONE_BY_ONE=1 in the environment to see which)";
+  }
 
   // The current device belongs to the thread, and sessions are used from any.
   void use() const { check(cudaSetDevice(ordinal_), "cudaSetDevice"); }
@@ -188,26 +216,33 @@ class CudaDevice final : public Device {
   }
 
   // What a plan of the sm_90a kernels refuses goes to the others, whose conditions are fewer.
-  Ready prepare(const Call& call) const {
+  Ready prepare(const Call& call) {
     Ready ready{call, kernel_name(call)};
 #ifdef WAMCORE_WITH_SM90A
     if (!sm90_) return ready;
+    // Sizes and strides that a map cannot have do not come this far: the lists of calls hold what is possible.
+    const auto planned = [&](bool done, const auto& plan, const std::string& sizes) {
+      if (done)
+        ready.call = plan;
+      else
+        detour(ready.name, "no tensor map for " + sizes);
+    };
     if (const auto* p = std::get_if<kc::GemmParams>(&call)) {
       kc::GemmParamsSm90 plan;
       kc::GemmChoiceSm90 choice = kc::gemm_choice_bf16_sm90(p->m, p->n, p->k, multiprocessors_);
       if (!fits_scratch(*p, choice)) choice = {kc::gemm_tile_sm90(p->m, p->n, multiprocessors_), 1};
-      if (kc::plan_gemm_sm90(&plan, *p, choice, scratch_, multiprocessors_)) ready.call = plan;
+      planned(kc::plan_gemm_sm90(&plan, *p, choice, scratch_, multiprocessors_), plan, sizes_of(*p));
     }
-    if (const auto* p = std::get_if<Fp8Product>(&call)) {
+    if (const auto* p = std::get_if<kc::Fp8Product>(&call)) {
       const kc::GemmParams& g = p->gemm;
       kc::GemmParamsSm90 plan;
       kc::GemmChoiceSm90 choice = kc::gemm_choice_fp8_sm90(g.m, g.n, g.k, multiprocessors_);
       if (!fits_scratch(g, choice)) choice = kc::gemm_choice_sm90(g.m, g.n, 1, multiprocessors_, 1);
-      if (kc::plan_gemm_fp8_sm90(&plan, g, p->operands, choice, scratch_, multiprocessors_)) ready.call = plan;
+      planned(kc::plan_gemm_fp8_sm90(&plan, g, p->operands, choice, scratch_, multiprocessors_), plan, sizes_of(g));
     }
     if (const auto* p = std::get_if<kc::AttentionParams>(&call)) {
       kc::AttentionParamsSm90 plan;
-      if (kc::plan_attention_sm90(&plan, *p, multiprocessors_)) ready.call = plan;
+      planned(kc::plan_attention_sm90(&plan, *p, multiprocessors_), plan, sizes_of(*p));
     }
 #endif
     return ready;
@@ -220,20 +255,12 @@ class CudaDevice final : public Device {
 #endif
 
   int start(const kc::LnModulateParams& p) {
-#ifdef WAMCORE_WITH_SM90A
-    if (p.y_e4m3) return kc::ln_modulate_e4m3(p, stream_);
-#endif
-    return kc::ln_modulate(p, stream_);
+    return p.y_e4m3 ? kc::ln_modulate_e4m3(p, stream_) : kc::ln_modulate(p, stream_);
   }
-  int start(const kc::QuantizeRowsParams& p) {
-#ifdef WAMCORE_WITH_SM90A
-    if (sm90_) return kc::quantize_rows_sm90(p, stream_);
-#endif
-    return kc::quantize_rows(p, stream_);
-  }
+  int start(const kc::QuantizeRowsParams& p) { return kc::quantize_rows_sm89(p, stream_); }  // for fp8() alone
   int start(const kc::QkNormRopeCacheWriteParams& p) { return kc::qk_norm_rope_cachewrite(p, stream_); }
   int start(const kc::GemmParams& p) { return kc::gemm_sm80(p, multiprocessors_, stream_); }
-  int start(const Fp8Product&) { return cudaErrorInvalidValue; }  // prepare() has made something else of it
+  int start(const kc::Fp8Product& p) { return kc::gemm_fp8_sm89(p, multiprocessors_, stream_); }
 #ifdef WAMCORE_WITH_SM90A
   int start(const kc::GemmParamsSm90& p) {
     return p.x_scale ? kc::gemm_fp8_sm90(p, stream_) : kc::gemm_sm90(p, stream_);
@@ -255,6 +282,7 @@ class CudaDevice final : public Device {
   // Calls a captured graph's kernels one at a time and waits for each, so that an error names the kernel.
   const bool one_by_one_ = std::getenv("WAMCORE_CUDA_ONE_BY_ONE") != nullptr;
   mutable std::recursive_mutex mutex_;  // sessions of several threads share the stream
+  std::string running_;                 // of the graph that was started last and not waited for
   size_t allocated_ = 0;
   std::map<void*, size_t> sizes_;
 };

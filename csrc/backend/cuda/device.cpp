@@ -16,7 +16,7 @@ std::string_view kernel_name(const Call& call) {
     std::string_view operator()(const kc::PatchifyParams&) const { return "patchify"; }
     std::string_view operator()(const kc::UnpatchifyParams&) const { return "unpatchify"; }
     std::string_view operator()(const kc::QuantizeRowsParams&) const { return "quantize_rows"; }
-    std::string_view operator()(const Fp8Product&) const { return "gemm_fp8"; }
+    std::string_view operator()(const kc::Fp8Product&) const { return "gemm_fp8"; }
     std::string_view operator()(const kc::SamplerStepParams&) const { return "sampler_step"; }
   };
   return std::visit(Name{}, call);

@@ -21,16 +21,10 @@ namespace wam::cuda {
 
 namespace kc = kernels::cuda;
 
-/// A product of quantised operands; x and w of `gemm` are left out.
-struct Fp8Product {
-  kc::GemmParams gemm;
-  kc::Fp8Operands operands;
-};
-
 /// One kernel with all it needs, by the addresses of the device.
 using Call = std::variant<kc::LnModulateParams, kc::QkNormRopeCacheWriteParams, kc::GemmParams, kc::GemmPlainParams,
                           kc::AttentionParams, kc::SinusoidParams, kc::ActivationParams, kc::PatchifyParams,
-                          kc::UnpatchifyParams, kc::SamplerStepParams, kc::QuantizeRowsParams, Fp8Product>;
+                          kc::UnpatchifyParams, kc::SamplerStepParams, kc::QuantizeRowsParams, kc::Fp8Product>;
 
 /// Name of the kernel that a call starts, for messages and counts.
 std::string_view kernel_name(const Call& call);
@@ -71,9 +65,22 @@ class Device {
     return counts_;
   }
 
+  /// Kernels that were asked for in a form that the fastest version on this device could not take, and why: the last
+  /// reason of each. They ran, in their mma.sync version.
+  using Detours = std::map<std::string, std::string, std::less<>>;
+  void detour(std::string_view kernel, std::string why) {
+    const std::lock_guard lock(counts_mutex_);
+    detours_.insert_or_assign(std::string(kernel), std::move(why));
+  }
+  Detours detours() const {
+    const std::lock_guard lock(counts_mutex_);
+    return detours_;
+  }
+
  private:
   mutable std::mutex counts_mutex_;
   Counts counts_;
+  Detours detours_;
 };
 
 /// "12 MiB", rounded up.

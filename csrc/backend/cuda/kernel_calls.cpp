@@ -18,6 +18,7 @@ struct Gpu {
   int error = cudaSuccess;
   int multiprocessors = 0;
   bool sm90 = false;
+  bool fp8 = false;  // has instructions for e4m3
 };
 
 Gpu ask(int ordinal) {
@@ -29,6 +30,7 @@ Gpu ask(int ordinal) {
   attribute(&gpu.multiprocessors, cudaDevAttrMultiProcessorCount);
   attribute(&major, cudaDevAttrComputeCapabilityMajor);
   attribute(&minor, cudaDevAttrComputeCapabilityMinor);
+  gpu.fp8 = 10 * major + minor >= 89;
   const char* wanted = std::getenv("WAMCORE_CUDA_KERNELS");  // as for programs, see cuda_device.cpp
   gpu.sm90 = major == 9 && minor == 0 && !(wanted && std::string(wanted) == "sm80");
   return gpu;
@@ -143,39 +145,33 @@ int gemm(const CudaPlace& place, const kc::GemmParams& p) {
   });
 }
 
-int gemm_fp8(const CudaPlace& place, [[maybe_unused]] const kc::GemmParams& p,
-             [[maybe_unused]] const kc::Fp8Operands& operands) {
-  return on(place, [&]([[maybe_unused]] const Gpu& gpu) -> int {
+int gemm_fp8(const CudaPlace& place, const kc::GemmParams& p, const kc::Fp8Operands& operands) {
+  return on(place, [&](const Gpu& gpu) -> int {
+    if (!gpu.fp8) return cudaErrorNoKernelImageForDevice;
 #ifdef WAMCORE_WITH_SM90A
     if (gpu.sm90) {
       kc::GemmParamsSm90 plan;
       kc::GemmScratch scratch;
       kc::GemmChoiceSm90 choice = kc::gemm_choice_fp8_sm90(p.m, p.n, p.k, gpu.multiprocessors);
       if (const int error = scratch_of(place, p.m, p.n, &choice, &scratch)) return error;
-      const bool planned = kc::plan_gemm_fp8_sm90(&plan, p, operands, choice, scratch, gpu.multiprocessors);
-      return planned ? kc::gemm_fp8_sm90(plan, place.stream) : int(cudaErrorInvalidValue);
+      if (kc::plan_gemm_fp8_sm90(&plan, p, operands, choice, scratch, gpu.multiprocessors))
+        return kc::gemm_fp8_sm90(plan, place.stream);
     }
 #endif
-    return cudaErrorNoKernelImageForDevice;
+    return kc::gemm_fp8_sm89({p, operands}, gpu.multiprocessors, place.stream);
   });
 }
 
 int ln_modulate(const CudaPlace& place, const kc::LnModulateParams& p) {
-  return on(place, [&]([[maybe_unused]] const Gpu& gpu) -> int {
+  return on(place, [&](const Gpu& gpu) -> int {
     if (!p.y_e4m3) return kc::ln_modulate(p, place.stream);
-#ifdef WAMCORE_WITH_SM90A
-    if (gpu.sm90) return kc::ln_modulate_e4m3(p, place.stream);
-#endif
-    return cudaErrorNoKernelImageForDevice;
+    return gpu.fp8 ? kc::ln_modulate_e4m3(p, place.stream) : int(cudaErrorNoKernelImageForDevice);
   });
 }
 
 int quantize_rows(const CudaPlace& place, const kc::QuantizeRowsParams& p) {
-  return on(place, [&]([[maybe_unused]] const Gpu& gpu) -> int {
-#ifdef WAMCORE_WITH_SM90A
-    if (gpu.sm90) return kc::quantize_rows_sm90(p, place.stream);
-#endif
-    return kc::quantize_rows(p, place.stream);
+  return on(place, [&](const Gpu& gpu) {
+    return gpu.fp8 ? kc::quantize_rows_sm89(p, place.stream) : kc::quantize_rows(p, place.stream);
   });
 }
 

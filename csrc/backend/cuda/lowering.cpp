@@ -104,13 +104,13 @@ Lowering::Array Lowering::quantised(const Array& x) {
 void Lowering::emit_fp8(kc::GemmParams g, const Array& x, const DeviceMatrix& w) {
   const Array rows = x.scale ? x : quantised(x);
   g.x = g.w = nullptr;
-  emit(Fp8Product{g,
-                  {.x = rows.eight(),
-                   .w = w.quantised,
-                   .x_scale = rows.scale,
-                   .w_scale = w.scale,
-                   .ldx = rows.stride,
-                   .ldw = w.ld}});
+  emit(kc::Fp8Product{g,
+                      {.x = rows.eight(),
+                       .w = w.quantised,
+                       .x_scale = rows.scale,
+                       .w_scale = w.scale,
+                       .ldx = rows.stride,
+                       .ldw = w.ld}});
 }
 
 void Lowering::seen(const std::string& label, const Array& a) {

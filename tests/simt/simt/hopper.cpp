@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "simt/tensor_core.h"
+
 namespace simt {
 namespace {
 
@@ -23,15 +25,10 @@ float element(uint32_t address) {
   return f;
 }
 
-// e4m3: sign, 4 bits of exponent with bias 7, 3 of mantissa; all ones is NaN.
 float small_element(uint32_t address) {
   uint8_t bits;
   std::memcpy(&bits, at_address(swizzle128(address)), 1);
-  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
-  if ((bits & 127) == 127) return NAN;
-  const float size =
-      exponent == 0 ? std::ldexp(float(mantissa), -9) : std::ldexp(1.0f + float(mantissa) / 8, exponent - 7);
-  return bits & 128 ? -size : size;
+  return float_of_e4m3(bits);
 }
 
 float half_of(uint32_t pair, int half) {

@@ -34,8 +34,8 @@ WAM_HD inline e4m3 to_e4m3(float v) {
   return {uint8_t(sign | (uint8_t((exponent + 6) * 8 + steps - 8)))};
 }
 
-/// y = x / scale with one scale a row, the least that keeps the row within 448. Activations have a scale a token,
-/// weights one an output channel: both are rows here.
+/// y = x / scale with one scale a row, the least normal number that keeps the row within 448 (1 for a row of zeros).
+/// Activations have a scale a token, weights one an output channel: both are rows here.
 struct QuantizeRowsParams {
   const bf16* x = nullptr;  // [rows, cols], row stride ldx
   e4m3* y = nullptr;        // [rows, cols], row stride ldy
@@ -46,7 +46,7 @@ struct QuantizeRowsParams {
 
 /// cols, ldx a multiple of 8, ldy of 16, pointers 16-byte aligned.
 LaunchResult quantize_rows(const QuantizeRowsParams& p, Stream stream);
-/// The same bits, with the conversion that sm_90a has an instruction for.
-LaunchResult quantize_rows_sm90(const QuantizeRowsParams& p, Stream stream);
+/// The same bits, with the conversion that sm_89 and everything after it have an instruction for.
+LaunchResult quantize_rows_sm89(const QuantizeRowsParams& p, Stream stream);
 
 }  // namespace wam::kernels::cuda

@@ -64,32 +64,68 @@ inline bool gemm_possible(const GemmParams& p) {
   return ok(p.y, p.ldy, p.n);
 }
 
+/// Quantised operands of a product: x [m, k] with a scale a row, w [n, k] with a scale a row, row strides in elements.
+struct Fp8Operands {
+  const e4m3* x = nullptr;
+  const e4m3* w = nullptr;
+  const float* x_scale = nullptr;  // [m]
+  const float* w_scale = nullptr;  // [n]
+  int64_t ldx = 0, ldw = 0;        // multiples of 16
+};
+
+/// A product of quantised operands; x and w of `gemm` are left out.
+struct Fp8Product {
+  GemmParams gemm;
+  Fp8Operands operands;
+};
+
+/// gemm_possible() for quantised operands: k and their strides are multiples of 16, pointers 16-byte aligned.
+inline bool gemm_fp8_possible(const GemmParams& p, const Fp8Operands& operands) {
+  GemmParams rest = p;
+  rest.x = rest.w = reinterpret_cast<const bf16*>(operands.x);
+  rest.ldx = rest.ldw = p.k;
+  if (!gemm_possible(rest) || p.k % 16 || !operands.x_scale || !operands.w_scale) return false;
+  if (operands.ldx % 16 || operands.ldw % 16 || operands.ldx < p.k || operands.ldw < p.k) return false;
+  return operands.w && reinterpret_cast<uintptr_t>(operands.w) % 16 == 0;
+}
+
 /// With mma.sync, on sm_80 and everything after it.
 LaunchResult gemm_sm80(const GemmParams& p, int multiprocessors, Stream stream);
+/// With mma.sync of e4m3, on sm_89 and everything after it.
+LaunchResult gemm_fp8_sm89(const Fp8Product& p, int multiprocessors, Stream stream);
 
-/// The mma.sync kernel's tiles, rows x columns.
+/// The mma.sync kernels' tiles, rows x columns, of bf16 and e4m3 alike.
 struct GemmTileShape {
   int rows, cols;
 };
 inline constexpr GemmTileShape kGemmTilesSm80[] = {{128, 128}, {64, 128}, {64, 64}};
 
-/// Index of the tile that ends first on `sms` multiprocessors, two blocks on each. A full tile costs its area; the
-/// smaller ones read more of shared memory per product (3/2 and 5/2 of the largest one's), of which a half hides. What
-/// is left of the last wave runs as long as a whole one.
-constexpr int gemm_tile_sm80(int m, int n, int sms) {
-  constexpr int cost_of_area[] = {8, 10, 14};  // eighths
+/// Index of the tile that ends first on `sms` multiprocessors with `resident` blocks of it on each. A full tile costs
+/// its area times `cost`, in eighths, once for each block beside it. What is left of the last wave runs as long as a
+/// whole one.
+constexpr int gemm_tile_of_least_time(int m, int n, int sms, const int (&resident)[3], const int (&cost)[3]) {
   int best = 0;
-  int64_t best_cost = 0;
+  int64_t best_time = 0;
   for (int i = 0; i < 3; ++i) {
     const GemmTileShape t = kGemmTilesSm80[i];
     const int64_t tiles = int64_t{(m + t.rows - 1) / t.rows} * ((n + t.cols - 1) / t.cols);
-    const int64_t cost = (tiles + 2 * sms - 1) / (2 * sms) * t.rows * t.cols * cost_of_area[i];
-    if (i == 0 || cost < best_cost) {
+    const int64_t time =
+        (tiles + resident[i] * sms - 1) / (resident[i] * sms) * resident[i] * t.rows * t.cols * cost[i];
+    if (i == 0 || time < best_time) {
       best = i;
-      best_cost = cost;
+      best_time = time;
     }
   }
   return best;
+}
+/// In bf16 the smaller tiles read more of shared memory per product (3/2 and 5/2 of the largest one's), of which a half
+/// hides.
+constexpr int gemm_tile_sm80(int m, int n, int sms) {
+  return gemm_tile_of_least_time(m, n, sms, {2, 2, 2}, {8, 10, 14});
+}
+/// In e4m3 shared memory is far from binding, but the smaller tiles read more of the L2 (3/2 and 2 times as much).
+constexpr int gemm_tile_fp8_sm89(int m, int n, int sms) {
+  return gemm_tile_of_least_time(m, n, sms, {1, 2, 2}, {8, 9, 11});
 }
 
 /// The wgmma kernel's tiles: 128 rows, this many columns.
@@ -193,25 +229,10 @@ inline bool plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, int tile, 
 /// With wgmma, on sm_90a.
 LaunchResult gemm_sm90(const GemmParamsSm90& plan, Stream stream);
 
-/// Quantised operands of a product: x [m, k] with a scale a row, w [n, k] with a scale a row, row strides in elements.
-struct Fp8Operands {
-  const e4m3* x = nullptr;
-  const e4m3* w = nullptr;
-  const float* x_scale = nullptr;  // [m]
-  const float* w_scale = nullptr;  // [n]
-  int64_t ldx = 0, ldw = 0;        // multiples of 16
-};
-
-/// As plan_gemm_sm90; x and w of `p` are left out, k is a multiple of 16.
+/// As plan_gemm_sm90; x and w of `p` are left out.
 inline bool plan_gemm_fp8_sm90(GemmParamsSm90* plan, const GemmParams& p, const Fp8Operands& operands,
                                GemmChoiceSm90 choice, const GemmScratch& scratch, int multiprocessors) {
-  GemmParams rest = p;  // what gemm_possible() asks of x and w is asked of the operands below
-  rest.x = rest.w = reinterpret_cast<const bf16*>(operands.x);
-  rest.ldx = rest.ldw = p.k;
-  if (!gemm_possible(rest) || choice.tile < 1 || p.k % 16) return false;
-  if (!operands.x_scale || !operands.w_scale || operands.ldx % 16 || operands.ldw % 16) return false;
-  if (!operands.w || reinterpret_cast<uintptr_t>(operands.w) % 16 || operands.ldx < p.k || operands.ldw < p.k)
-    return false;
+  if (!gemm_fp8_possible(p, operands) || choice.tile < 1) return false;
   *plan = {.gemm = p, .x_scale = operands.x_scale, .w_scale = operands.w_scale};
   if (!plan_gemm_blocks_sm90(plan, choice, scratch, (p.k + 127) / 128, multiprocessors)) return false;
   const auto map = [&](TensorMap* to, const e4m3* base, int64_t rows, int64_t ld, int box) {

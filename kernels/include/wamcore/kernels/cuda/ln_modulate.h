@@ -30,7 +30,7 @@ struct LnModulateParams {
 inline constexpr int32_t kLnMostColumns = 8192;
 
 LaunchResult ln_modulate(const LnModulateParams& p, Stream stream);
-/// With y_e4m3, where the columns and all strides are multiples of 4. On sm_90a.
+/// With y_e4m3, where the columns and all strides are multiples of 4. On sm_89 and later.
 LaunchResult ln_modulate_e4m3(const LnModulateParams& p, Stream stream);
 
 }  // namespace wam::kernels::cuda

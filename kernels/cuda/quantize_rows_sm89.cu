@@ -3,7 +3,7 @@
 
 namespace wam::kernels::cuda {
 
-LaunchResult quantize_rows_sm90(const QuantizeRowsParams& p, Stream stream) {
+LaunchResult quantize_rows_sm89(const QuantizeRowsParams& p, Stream stream) {
   return launch_on(stream, p,
                    [](const auto& params, auto launch) { return launch_quantize_rows<true>(params, launch); });
 }
