@@ -263,8 +263,13 @@ def guided(model, args, peer: Peer) -> list[dict]:
     """The table of the second comparison, on the bundled model."""
     reference, rng = Reference(find("tabletop")), np.random.default_rng(args.first_seed)
     dim, out = reference.head.dit.cfg["action_dim"], []
-    session = Session(model, steps=reference.head.options["num_inference_steps"], solver="euler", guidance=1.0)
-    session.set_prompt_tokens([1, 2, 3])
+    options = {"steps": reference.head.options["num_inference_steps"], "solver": "euler", "guidance": 1.0}
+    session = Session(model, **options, trained_prefix=False)
+    sessions = {"wamcore rtc_guided": session}
+    if (trained := Session(model, **options)).continuity() == "trained":
+        sessions["wamcore rtc_trained"] = trained
+    for s in sessions.values():
+        s.set_prompt_tokens([1, 2, 3])
     for delay in args.delays:
         seams: dict[str, list] = {}
         for policy in record(model, args, "rtc_guided", delay, args.guided_worlds):
@@ -274,8 +279,9 @@ def guided(model, args, peer: Peer) -> list[dict]:
                 video = rng.standard_normal(model.latent_shape).astype(np.float32)
                 noise = (video, rng.standard_normal((model.horizon, dim)).astype(np.float32))
                 soft = plan[: delay + 3]  # frozen rows, that of the seam, and soft_ticks, as our Runner gives them
-                session.reset()
-                note(seams, "wamcore rtc_guided", session.extend(obs, soft, delay + 1, noise=noise).q, plan, delay)
+                for name, continuing in sessions.items():
+                    continuing.reset()
+                    note(seams, name, continuing.extend(obs, soft, delay + 1, noise=noise).q, plan, delay)
                 session.reset()
                 note(seams, "unguided", session.infer(obs, noise=noise).q, plan, delay)
                 for name, variant in VARIANTS.items():

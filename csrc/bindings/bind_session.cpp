@@ -53,7 +53,7 @@ std::unique_ptr<Session> make_session(std::shared_ptr<const Model> model, std::o
                                       std::optional<double> video_final_noise, std::optional<uint64_t> seed,
                                       int imagine, double stop_sigma, std::optional<std::vector<int>> frame_offsets,
                                       bool fixed_noise, std::optional<double> prefix_strength, bool actions_only,
-                                      std::optional<bool> fuse_observation) {
+                                      std::optional<bool> fuse_observation, std::optional<bool> trained_prefix) {
   const SampleOptions options{.steps = steps,
                               .guidance = guidance,
                               .shift = shift,
@@ -68,6 +68,7 @@ std::unique_ptr<Session> make_session(std::shared_ptr<const Model> model, std::o
                               .fuse_observation = fuse_observation,
                               .fixed_noise = fixed_noise,
                               .prefix_strength = prefix_strength,
+                              .trained_prefix = trained_prefix,
                               .frame_offsets = frame_offsets};
   const py::gil_scoped_release nogil;
   return std::make_unique<Session>(std::move(model), options);
@@ -150,7 +151,7 @@ Raises:
            py::arg("video_final_noise") = py::none(), py::arg("seed") = py::none(), py::arg("imagine") = -1,
            py::arg("stop_sigma") = 0.0, py::arg("frame_offsets") = py::none(), py::arg("fixed_noise") = false,
            py::arg("prefix_strength") = py::none(), py::arg("actions_only") = false,
-           py::arg("fuse_observation") = py::none(),
+           py::arg("fuse_observation") = py::none(), py::arg("trained_prefix") = py::none(),
            R"(Args (None: as the checkpoint says):
     steps: flow steps, 1 to 1000.
     guidance: of the video; 1 runs no unconditional branch.
@@ -166,6 +167,7 @@ Raises:
     prefix_strength: the most that extend()'s pull weighs; None: 5, or 10 from 10 flow steps on.
     actions_only: nobody asks for the imagined frames: what only they need is not computed; the actions are the same.
     fuse_observation: the observed frames and the first noisy block in one pass; None: where that is likely faster.
+    trained_prefix: extend() gives frozen rows clean, where the checkpoint was trained so; False: it pulls.
     frame_offsets: control ticks of an observation's frames, for another stride of replanning.
 Raises:
     ConfigError: an option is out of range.)")

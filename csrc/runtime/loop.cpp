@@ -30,7 +30,8 @@ Execution resolve(Execution wish, const Policy& policy) {
            : can == Continuity::guided ? Execution::rtc_guided
                                        : Execution::blend;
   want(wish != Execution::rtc_guided || can == Continuity::guided,
-       "mode rtc_guided wants a policy whose sampling can be guided; this one's cannot");
+       "mode rtc_guided wants a policy whose sampling can be guided; this one's cannot" +
+           std::string(can == Continuity::trained ? " (a Session's can with trained_prefix=False)" : ""));
   want(wish != Execution::rtc_trained || can == Continuity::trained,
        "mode rtc_trained wants a policy that was trained with clean prefixes; this one was not");
   return wish;

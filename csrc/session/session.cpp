@@ -53,6 +53,9 @@ class Session::State {
     prefix_strength = options.prefix_strength.value_or(sample.steps < 10 ? 5.0 : 10.0);
     if (!(prefix_strength >= 0.0 && prefix_strength <= 1e3))
       throw ConfigError("SampleOptions: prefix_strength wants 0 to 1000");
+    prefix_rows = options.trained_prefix.value_or(true) ? c.trained_prefix : 0;
+    if (options.trained_prefix.value_or(false) && c.trained_prefix == 0)
+      throw ConfigError("SampleOptions: trained_prefix wants a checkpoint with trained_prefix_rows");
     fixed_noise = options.fixed_noise;
     Shape shape = model->latent_shape();
     predicted = Tensor(shape);
@@ -84,6 +87,7 @@ class Session::State {
   Tensor text, state, noise_video, noise_action, predicted, predicted_with_first;
   Tensor plan_target, plan_weight;  // [horizon, action_dim of the model]
   double prefix_strength = 0.0;
+  int64_t prefix_rows = 0;              // at most that many rows of a plan are given clean; 0: plans pull
   std::vector<double> plan_q;           // [rows, dof]: what is left of the plan, scaled for the model
   std::vector<double> plan_anchor;      // [state_dim]: the state that relative targets are measured from, negated
   std::vector<float> plan_row_weights;  // [horizon]
@@ -184,7 +188,7 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
   PrefixGuidance guidance;
   if (plan) guidance = guide_to(*plan, obs);
   // A model that was trained with clean prefixes is not pulled, also where the plan freezes nothing.
-  const bool continues = plan && (model->config.dit.trained_prefix == 0 || guidance.clean_rows > 0);
+  const bool continues = plan && (prefix_rows == 0 || guidance.clean_rows > 0);
   const int frames = pipeline.check(obs);  // throws before anything changes
   if (const uint32_t now = epoch.load(); now != context_epoch) {
     context.forget();
@@ -278,7 +282,7 @@ PrefixGuidance Session::State::guide_to(const Continuation& plan, const Observat
   return {.target = plan_target.data<float>(),
           .weight = plan_weight.data<float>(),
           .strength = prefix_strength,
-          .clean_rows = std::min<int64_t>({plan.frozen, rows, model->config.dit.trained_prefix})};
+          .clean_rows = std::min<int64_t>({plan.frozen, rows, prefix_rows})};
 }
 
 // Fresh noise for every chunk: with the same noise each time a policy that hesitates once hesitates for good.
@@ -373,7 +377,7 @@ ActionChunk Session::extend(const Observation& obs, const Continuation& plan, co
   return out;
 }
 Continuity Session::continuity() const noexcept {
-  return state_->model->config.dit.trained_prefix > 0 ? Continuity::trained : Continuity::guided;
+  return state_->prefix_rows > 0 ? Continuity::trained : Continuity::guided;
 }
 double Session::dt() const { return 1.0 / state_->model->embodiment().control_hz; }
 int Session::horizon() const { return state_->model->horizon(); }

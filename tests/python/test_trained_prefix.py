@@ -71,7 +71,8 @@ def robot(session):
 
 
 def test_modes_ask_for_what_the_checkpoint_was_trained_for(twin):
-    trained = wam.Session(wam.load(twin.folder, device="cpu"), guidance=1.0)
+    model = wam.load(twin.folder, device="cpu")
+    trained = wam.Session(model, guidance=1.0)
     plain = wam.Session(wam.load("tabletop", device="cpu"))
     for session, mode, message in (
         (trained, "rtc_guided", "can be guided"),
@@ -82,6 +83,11 @@ def test_modes_ask_for_what_the_checkpoint_was_trained_for(twin):
             wam.VirtualRunner(session, hal, limits, mode=mode)
     hal, limits = robot(trained)
     assert wam.VirtualRunner(trained, hal, limits).stats["mode"] == "rtc_trained"
+    pulled = wam.Session(model, guidance=1.0, trained_prefix=False)
+    assert pulled.continuity() == "guided"
+    assert wam.VirtualRunner(pulled, hal, limits).stats["mode"] == "rtc_guided"
+    with pytest.raises(wam.ConfigError, match="trained_prefix"):
+        wam.Session(wam.load("tabletop", device="cpu"), trained_prefix=True)
 
 
 def test_a_prefix_as_long_as_a_chunk_is_no_configuration(twin):

@@ -39,6 +39,8 @@ struct SampleOptions {
   std::optional<bool> fuse_observation;
   bool fixed_noise = false;               // the same noise for every chunk, as DreamZero's release has it
   std::optional<double> prefix_strength;  // of extend()'s pull; unset: 5, or 10 from 10 flow steps on
+  /// extend() gives the frozen rows clean, for checkpoints that were trained so (unset: all of them); false: it pulls.
+  std::optional<bool> trained_prefix;
   /// Control ticks of an observation's frames, when the robot replans at another stride than the checkpoint names.
   std::optional<std::vector<int>> frame_offsets;
 };
@@ -71,7 +73,8 @@ class WAMCORE_API Session : public Policy {
   ActionChunk infer(const Observation& obs, const Noise* noise = nullptr, const float* latents = nullptr);
   /// As infer(), with the actions guided toward `plan` while they are sampled: its rows are taken relative to the new
   /// state where the model predicts relative actions. A checkpoint whose `trained_prefix_rows` says that it was trained
-  /// for it gets the frozen rows (at most that many) clean, with timestep 0, and nothing pulls. Throws InputError when
+  /// for it gets the frozen rows (at most that many) clean, with timestep 0, and nothing pulls, unless
+  /// SampleOptions::trained_prefix says otherwise. Throws InputError when
   /// rows are missing or not finite.
   void extend(const Observation& obs, const Continuation& plan, ActionChunk& out) override;
   ActionChunk extend(const Observation& obs, const Continuation& plan, const Noise* noise);

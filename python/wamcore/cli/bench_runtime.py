@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .._core import ActionChunk, ConfigError, JointLimits, ManualClock, MockHal, Policy, VirtualRunner
+from .._core import ActionChunk, ConfigError, JointLimits, ManualClock, MockHal, Policy, Session, VirtualRunner
 from ..loading import find, load
 from . import bench_toy, machine
 from .bench_cells import BATCH, Sums, paired
 from .tables import table
 
 # "rtc_guided_all" is rtc_guided with all of the old chunk pulling (soft_ticks=-1).
-MODES = ("sync", "async_switch", "blend", "rtc_guided", "rtc_guided_all", "temporal_ensemble")
+MODES = ("sync", "async_switch", "blend", "rtc_guided", "rtc_guided_all", "rtc_trained", "temporal_ensemble")
 SERVO_HZ = 200.0
 DEFINITION = (
     "the bundled model's closed loop in virtual time, every mode and delay on the same worlds; a delay is injected "
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, default=50, metavar="N", help="episodes of each mode and delay (default: 50)")
     add("--first-seed", type=int, default=2000, metavar="S", help="of the worlds (default: 2000)")
     add("--delays", type=int, nargs="+", default=[0, 1, 2, 4, 8], metavar="D", help="control ticks (0 1 2 4 8)")
-    add("--modes", nargs="+", default=list(MODES), choices=MODES, help="default: all")
+    add("--modes", nargs="+", choices=MODES, help="default: all that the checkpoint was trained for")
     add("--task", default="moving", choices=("touch", "push", "moving"), help="default: moving")
     add("--haste", type=float, default=1.0, metavar="X", help="moving blocks glide X times as fast (default: 1)")
     add("--execute", type=int, metavar="TICKS", help="control ticks between two inferences (default: half a chunk)")
@@ -91,7 +91,9 @@ def same_measurement(args: argparse.Namespace, path: Path) -> None:
 def measure(args: argparse.Namespace, folder: Path) -> dict:
     """Runs the sweep batch by batch, every mode and delay on the same worlds, and returns plain data."""
     model = load(args.checkpoint, device=args.device, threads=args.threads)
-    kinds = [(mode, delay) for mode in args.modes for delay in args.delays]
+    trained = Session(model).continuity() == "trained"
+    modes = args.modes or [mode for mode in MODES if trained or mode != "rtc_trained"]
+    kinds = [(mode, delay) for mode in modes for delay in args.delays]
     period, tick = 1 / SERVO_HZ, 1 / model.embodiment.control_hz
     for first in range(args.first_seed, args.first_seed + args.seeds, BATCH):
         seeds = range(first, min(first + BATCH, args.first_seed + args.seeds))

@@ -147,7 +147,8 @@ class ClosedLoop:
         if self.execute > model.horizon:
             raise ConfigError(f"--execute: wanted at most {model.horizon} ticks, a chunk, got {self.execute}")
         stride = max(self.execute, min(settings.delay or 0, model.horizon))  # no chunk comes before the last one
-        self.session = Session(model, steps=settings.steps, frame_offsets=offsets(model, stride))
+        pulled = {"trained_prefix": False} if settings.mode == "rtc_guided" else {}
+        self.session = Session(model, steps=settings.steps, frame_offsets=offsets(model, stride), **pulled)
         self.world = sim.Tabletop()
         self.tick = 1.0 / model.embodiment.control_hz  # s
         sizes = {name: (height, width) for name, height, width in model.embodiment.cameras}

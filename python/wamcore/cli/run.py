@@ -17,7 +17,7 @@ from . import machine
 from .tables import quantiles, stage_quantiles, table, wilson
 
 TASKS = ("touch", "push", "moving")
-MODES = ("automatic", "sync", "async_switch", "blend", "rtc_guided", "temporal_ensemble")
+MODES = ("automatic", "sync", "async_switch", "blend", "rtc_guided", "rtc_trained", "temporal_ensemble")
 ABOUT = """\
 The arm stands before three coloured blocks. The model sees one camera, the joints and an instruction, and answers with
 chunks: joint targets for the next ticks of the control rate. Tasks: touch a named block; push it to a named side;
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--episodes", type=int, default=4, metavar="N", help="of each task (default: 4)")
     add("--seed", type=int, default=0, help="of the first world; pushing adds 1000, moving 2000 (default: 0)")
     add("--steps", type=int, metavar="K", help="flow steps of a chunk (default: as the checkpoint says)")
-    add("--mode", choices=MODES, default="automatic", help="how chunks are executed (default: rtc_guided)")
+    add("--mode", choices=MODES, default="automatic", help="how chunks are executed (default: as in Runner)")
     add("--sync", action="store_const", dest="mode", const="sync", help="short for --mode sync: the arm waits")
     add("--realtime", action="store_true", help="on the machine's clock instead of in virtual time; writes no video")
     add("--delay", type=int, metavar="TICKS", help="ticks an inference takes in virtual time (default: measured first)")
