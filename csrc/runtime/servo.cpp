@@ -63,7 +63,7 @@ void Servo::start(uint64_t now_ns) {
     const Gripper& g = options_.grippers[i];
     closed_[i] = (q_[static_cast<size_t>(g.joint)] - g.open) / (g.closed - g.open) >= 0.5;
   }
-  written_ns_ = now_ns;
+  refused_ns_.reset();
   current_epoch_ = epoch_.load(std::memory_order_relaxed);
   show(now_ns);
 }
@@ -212,12 +212,14 @@ void Servo::write_command(uint64_t now_ns) noexcept {
                         .dq = speed_};
   switch (hal_.write(command)) {
     case Status::ok:
-      written_ns_ = now_ns;
+      refused_ns_.reset();
       break;
     case Status::stale:
     case Status::retry:
       increment(counters_.stale_writes);
-      if (now_ns - written_ns_ > options_.command_validity_ns) ending_ = Ending::write_stall;
+      // From the first refusal on: a gap of the servo's own, on a machine with too much to do, is not the driver's.
+      if (!refused_ns_) refused_ns_ = now_ns;
+      if (now_ns - *refused_ns_ > options_.command_validity_ns) ending_ = Ending::write_stall;
       break;
     case Status::fault:
       ending_ = Ending::write_fault;

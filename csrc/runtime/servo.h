@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -131,7 +132,7 @@ class Servo {
   bool executed_any_ = false;  // a chunk has been admitted
   int64_t last_position_ns_ = 0;
   uint64_t since_ns_ = 0;    // observations before it are void: the last reset
-  uint64_t written_ns_ = 0;  // when the driver last took a command
+  std::optional<uint64_t> refused_ns_;  // since when the driver has taken no command
   Ending ending_ = Ending::none;
   std::atomic<bool> asked_{false};
   std::atomic<bool> pause_{false};

@@ -160,6 +160,9 @@ const std::vector<Fault> matrix = {
      .words = "took no command"},
     {.name = "a driver that hangs for a second",
      .driver = {{.call = kWrite, .kind = FaultKind::stall, .from = kLate, .count = 1, .seconds = 1.0}}},
+    {.name = "a driver that refuses one command after such a gap",
+     .driver = {{.call = kWrite, .kind = FaultKind::stall, .from = kLate, .count = 1, .seconds = 1.0},
+                {.call = kWrite, .from = kLate + 1, .count = 1, .status = Status::retry}}},
     {.name = "failing driver", .driver = {{.call = kRead, .from = kLate}}, .ends = true, .words = "could not read"},
 };
 

@@ -7,7 +7,7 @@ import pytest
 import wamcore as wam
 
 torch = pytest.importorskip("torch")
-from test_parity_session import LOOP, Twin, compare, random_sampling, rng  # noqa: E402, F401
+from test_parity_session import Twin, compare, random_sampling, rng  # noqa: E402, F401
 
 HZ = 10.0
 
@@ -60,8 +60,8 @@ def test_the_prefix_is_clean_and_has_timestep_0(rng, twin, solver, device):  # n
     free = session.infer(wam.Observation({"image": frames[:1]}, state), noise=tuple(noise))
     session.reset()
     held = session.extend(wam.Observation({"image": frames[:1]}, state), plan, 1, noise=tuple(noise))
-    moved = np.abs(held.q[1:] - free.q[1:]).max() / np.abs(free.q[1:]).max()
-    assert moved > LOOP, "the rows that follow do not see the prefix"
+    # How far a random model lets one row move the others is chance; without sight of it they are equal to the bit.
+    assert not np.array_equal(held.q[1:], free.q[1:]), "the rows that follow do not see the prefix"
 
 
 def robot(session):
