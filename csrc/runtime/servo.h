@@ -131,7 +131,7 @@ class Servo {
   double seam_ = 0.0;          // rad between it and the one before
   bool executed_any_ = false;  // a chunk has been admitted
   int64_t last_position_ns_ = 0;
-  uint64_t since_ns_ = 0;    // observations before it are void: the last reset
+  uint64_t since_ns_ = 0;               // observations before it are void: the last reset
   std::optional<uint64_t> refused_ns_;  // since when the driver has taken no command
   Ending ending_ = Ending::none;
   std::atomic<bool> asked_{false};
