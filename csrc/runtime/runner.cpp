@@ -90,6 +90,7 @@ void Runner::State::run_servo() {
   }
   changed.notify_all();
   if (go) serve_cycles();
+  quit = true;  // nobody asks a driver for pictures that is being left; who sleeps now is told below
   // The loop is over and with it the real-time rules: leave the robot in order, whatever ended the run. What ended it
   // is noted first: the driver's words may be others after it has failed to stop as well.
   try {

@@ -32,6 +32,7 @@ struct VirtualRunner::State {
   bool started = false;
   bool opened = false;   // the robot has to be left and closed
   bool running = false;  // and the servo goes on
+  bool within = false;   // a step, which driver and policy are called from
   uint64_t start_ns = 0;
 
   Waypoints* pending = nullptr;  // a chunk that is on its way
@@ -110,6 +111,12 @@ void VirtualRunner::start() {
 bool VirtualRunner::step() {
   State& s = *state_;
   if (!s.running) return false;
+  if (s.within) throw RobotError("VirtualRunner.step: wants no step that goes on; a driver or policy is part of one");
+  struct Within {
+    explicit Within(bool& flag) : flag(flag) { flag = true; }
+    ~Within() { flag = false; }
+    bool& flag;
+  } within(s.within);
   s.clock->advance(s.loop.period_ns());
   const uint64_t now = s.clock->now_ns();
   try {

@@ -157,6 +157,18 @@ TEST(estop_brakes_latches_and_resets_at_a_stand) {
   CHECK(!run.hal->active());
 }
 
+TEST(a_step_within_a_step_ends_the_run) {
+  VirtualRunner* runner = nullptr;
+  VirtualRun run(std::make_shared<TestPolicy>([&](const Observation& o, ActionChunk& c) {
+    if (runner) runner->reset();
+    fill_sine(o, c);
+  }));
+  run.runner->start();
+  runner = run.runner.get();
+  CHECK_THROWS(run.runner->run(5.0), RobotError, "no step that goes on");
+  CHECK(!run.runner->running() && !run.hal->active());
+}
+
 TEST(driver_faults_stop_the_robot_and_surface) {
   struct Case {
     HalFault fault;

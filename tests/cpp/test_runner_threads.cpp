@@ -215,6 +215,8 @@ TEST(a_driver_fault_in_its_thread_is_heard) {
   run.runner->start();
   drive(*run.clock, *run.runner, 20.0);
   CHECK_THROWS(run.runner->wait(1.0), RobotError, "could not read the joints: injected fault");
+  run.clock->advance(1'000'000'000);
+  CHECK(!run.clock->wait_for_sleepers(1, 0.3));  // the observer has ended as well: nobody asks a driver that was left
   const auto policy = sine_policy(64);
   ThreadedRun camera(policy, {.execute_horizon = 8}, robot(1));
   camera.faults->inject({.call = HalCall::frame, .from = 50});

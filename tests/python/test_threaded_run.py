@@ -76,6 +76,45 @@ def test_what_a_python_policy_raises_is_raised_from_wait():
     assert not arm.active
 
 
+class Watched(wam.Policy):
+    """A session; `followed` becomes the most servo cycles on the old chunk that passed during one of its inferences."""
+
+    def __init__(self, session):
+        super().__init__()
+        self.session, self.run, self.followed = session, None, 0
+
+    def infer(self, obs):
+        before, chunk, after = self.run.stats, self.session.infer(obs), self.run.stats
+        assert self.session.trace["stages"]["memory"] > 0, "the observation did not enter the memory"
+        if before["phase"] == after["phase"] == "follow" and before["starved_ticks"] == after["starved_ticks"]:
+            self.followed = max(self.followed, after["cycles"] - before["cycles"])
+        return chunk
+
+    def frame_offsets(self):
+        return self.session.frame_offsets()
+
+    def dt(self):
+        return self.session.dt()
+
+    def horizon(self):
+        return self.session.horizon()
+
+    def dof(self):
+        return self.session.dof()
+
+
+def test_a_session_takes_in_and_thinks_while_the_robot_follows_the_chunk_before():
+    model, clock = wam.load("tabletop", device="cpu", threads=1), wam.SystemClock()
+    session = wam.Session(model, steps=4)
+    session.set_prompt("touch the red block")
+    body, cameras = model.embodiment, [wam.CameraInfo(*camera) for camera in model.embodiment.cameras]
+    arm = wam.MockHal(clock, joints=body.limits.names, cameras=cameras, start=[0.0, 1.2, -1.6, -1.2])
+    policy = Watched(session)
+    policy.run = wam.Runner(policy, arm, body.limits, control_hz=1000, clock=clock, **PATIENT)
+    with policy.run as run:
+        until(run, lambda: policy.followed > 0)
+
+
 def test_an_exception_in_the_block_stops_the_robot_and_passes():
     arm = Arm()
     with pytest.raises(KeyError):
