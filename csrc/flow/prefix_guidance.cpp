@@ -15,10 +15,10 @@ void prefix_weights(int frozen, int rows, std::span<float> weights) {
 }
 
 double prefix_pull(double sigma, double next, double strength, bool multistep) {
-  const double t = 1.0 - sigma;
-  const double whole = multistep || next == 0.0 ? 1.0 / sigma : strength;
+  const double t = 1.0 - sigma, whole = 1.0 / sigma;  // the latter takes away the whole error
+  if (next == 0.0) return std::min(strength, whole);
   const double formula = t > 0.0 ? (t * t + sigma * sigma) / (t * sigma) : strength;
-  return std::min({strength, formula, whole});
+  return std::min({strength, formula, multistep ? whole : strength});
 }
 
 void guide_velocity(const PrefixGuidance& g, double sigma, double pull, const float* x, const float* velocity,

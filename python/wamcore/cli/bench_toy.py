@@ -41,7 +41,7 @@ class Bimodal:
             if plan is not None:
                 t = 1 - sigma
                 formula = (t * t + sigma * sigma) / (t * sigma) if t > 0 else STRENGTH
-                pull = min(STRENGTH, formula, 1 / sigma if k == steps - 1 else STRENGTH)
+                pull = min(STRENGTH, 1 / sigma if k == steps - 1 else formula)
                 v = v - pull * (plan - (x - sigma * v)) * weight
             x = x + (following - sigma) * v
         return x
@@ -62,7 +62,8 @@ def sweep(n: int = 500, seed: int = 0) -> list[dict]:
             rng = np.random.default_rng(seed)
             plan = flow.sample(rng, n, 50)
             for method in ("async_switch", "rtc_guided"):
-                new = flow.sample(rng, n, steps, plan if method == "rtc_guided" else None, delay)
+                # as the runner has it: the row of the tick in which the new chunk takes over is frozen as well
+                new = flow.sample(rng, n, steps, plan if method == "rtc_guided" else None, delay + 1)
                 old_step = np.abs(plan[:, delay] - plan[:, delay - 1])
                 jump = (np.abs(new[:, delay] - plan[:, delay - 1]) - old_step).clip(0)
                 flips = float(np.mean((new[:, HORIZON // 2] > 0) != (plan[:, HORIZON // 2] > 0)))

@@ -26,9 +26,11 @@ def prefix_weights(frozen, rows, horizon):
 
 def pull(sigma, following, strength, multistep):
     """Weight of the pull at noise level `sigma`, in a step to `following`; see csrc/flow/prefix_guidance.h."""
+    if following == 0:
+        return min(strength, 1 / sigma)
     t = 1 - sigma
     formula = (t * t + sigma * sigma) / (t * sigma) if t > 0 else strength
-    return min(strength, formula, 1 / sigma if multistep or following == 0 else strength)
+    return min(strength, formula, 1 / sigma if multistep else strength)
 
 
 def guide(x, velocity, sigma, weight, target, mask):
