@@ -22,9 +22,9 @@ struct PrefixGuidance {
 };
 
 /// The pull's weight at noise level `sigma` when the step ends at `next`: min(strength, (1 - t) / (t r^2)) in the
-/// paper's time t = 1 - sigma; never more than what takes away the whole error if the solver is `multistep`, which works
-/// on the predicted data. In the last step it is that, or `strength` if less: the formula would leave a part of the error
-/// below sigma = 1/2, which nothing later takes away.
+/// paper's time t = 1 - sigma; never more than what takes away the whole error if the solver is `multistep`, which
+/// works on the predicted data. In the last step it is that, or `strength` if less: the formula would leave a part of
+/// the error below sigma = 1/2, which nothing later takes away.
 WAMCORE_API double prefix_pull(double sigma, double next, double strength, bool multistep);
 
 /// out = velocity - pull * (target - x1) * weight with x1 = x - sigma * velocity, the data predicted from x; [size].
