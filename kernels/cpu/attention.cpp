@@ -8,151 +8,240 @@
 namespace wam::kernels {
 namespace {
 
-constexpr int64_t kKeys = 16;  // keys of a tile
-constexpr int64_t kRows = 48;  // query rows that share a transposed tile of keys
+constexpr int64_t kKeys = 32;       // keys of a tile
+constexpr int64_t kRows = 256;      // most query rows that share a tile of keys while it is in the first cache
+constexpr int64_t kFloats = 16384;  // of their sums: wide heads take fewer rows
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
+typedef float Vec4 __attribute__((vector_size(16)));
+
+// Query rows lie abreast in registers, so that keys and values are read where they are, number by number, and highest
+// scores and sums of weights need nothing but vertical instructions. A group of rows is three registers wide.
+template <Isa I>
+inline constexpr int kVecs = 3;
+template <Isa I>
+inline constexpr int kDeep = kManyRegisters<I> ? 8 : 4;  // keys, or numbers of a head, that share a load of the rows
+
 // What is known of some query rows of one head after a number of keys (online softmax: no score array is needed).
-struct State {
-  alignas(64) float top[kRows];  // highest score
-  alignas(64) float sum[kRows];  // of exp(score - top)
-  float* acc = nullptr;          // [kRows, head_dim], sum of exp(score - top) * value
+struct Group {
+  const float* q = nullptr;  // [head_dim, width], scaled, zero beyond `rows`
+  float* acc = nullptr;      // [head_dim, width], sum of exp(score - top) * value
+  float* top = nullptr;      // [width], highest score
+  float* sum = nullptr;      // [width], of exp(score - top)
+  int64_t rows = 0;
 };
 
 // A tile of keys of one head.
 struct Tile {
-  const float* kt = nullptr;  // [head_dim, kKeys], transposed, zero beyond `keys`
-  const float* v = nullptr;   // [keys, head_dim], row stride ldv
-  int64_t keys = 0, ldv = 0;
+  const float *k = nullptr, *v = nullptr;  // [keys, head_dim], row strides ldk, ldv
+  int64_t keys = 0, ldk = 0, ldv = 0, head_dim = 0;
+  const float* bias = nullptr;  // [rows, keys], row stride ldb, of the group's first row and the first key
+  int64_t ldb = 0;
 };
 
-// The scores of N query rows, and what they do to the rows' states. q points at the first row's head, bias at its
-// first key.
-template <Isa I, int N>
-[[gnu::always_inline]] inline void rows_of_tile(const AttentionParams& p, const float* q, const Tile& tile,
-                                                const float* bias, int64_t ldb, State& state, int64_t first) {
+// c [m, width] of a tile and b [k, width]: scores of keys, a [m, k]; or sums of values, a [k, m], which are added to
+// shrunken ones.
+struct Product {
+  const float* a = nullptr;
+  int64_t lda = 0, m = 0, k = 0;
+  const float* b = nullptr;
+  float* c = nullptr;
+  const float* shrink = nullptr;  // [width], for values
+};
+
+template <Isa I, bool Values, int M, int V>
+[[gnu::always_inline]] inline void multiply_rows(const Product& p, int64_t first) {
   using Vec = typename Simd<I>::Vec;
-  constexpr int64_t kLanes = Simd<I>::lanes;
-  constexpr int kParts = kKeys / kLanes;
-  const int64_t d = p.head_dim;
-  Vec score[N][kParts];
-  for (int r = 0; r < N; ++r)
-    for (int c = 0; c < kParts; ++c) score[r][c] = Vec{};
-  for (int64_t i = 0; i < d; ++i) {
-    Vec k[kParts];
-    for (int c = 0; c < kParts; ++c) load(k[c], tile.kt + i * kKeys + c * kLanes);
-    for (int r = 0; r < N; ++r)
-      for (int c = 0; c < kParts; ++c) score[r][c] += q[r * p.ldq + i] * k[c];
+  constexpr int64_t kLanes = Simd<I>::lanes, kWidth = V * kLanes;
+  constexpr int kPointers = Values ? 1 : (M + 2) / 3;  // one for every third row, as many as there are registers for
+  const float* at[kPointers];
+  for (int i = 0; i < kPointers; ++i) at[i] = p.a + (Values ? first : (first + 3 * i) * p.lda);
+  float* c = p.c + first * kWidth;
+  Vec sum[M][V];
+  for (int v = 0; v < V; ++v) {
+    Vec shrink = {};
+    if constexpr (Values) load(shrink, p.shrink + v * kLanes);
+    for (int m = 0; m < M; ++m) {
+      sum[m][v] = Vec{};
+      if constexpr (Values) {
+        load(sum[m][v], c + m * kWidth + v * kLanes);
+        sum[m][v] *= shrink;
+      }
+    }
   }
-  alignas(64) float weight[N][kKeys];
-  for (int r = 0; r < N; ++r) {
-    for (int c = 0; c < kParts; ++c) store(weight[r] + c * kLanes, score[r][c]);
-    for (int64_t j = 0; j < tile.keys; ++j) weight[r][j] *= p.scale;
-    float &top = state.top[first + r], &sum = state.sum[first + r], high = top;
-    if (bias)
-      for (int64_t j = 0; j < tile.keys; ++j) weight[r][j] += bias[r * ldb + j];
-    for (int64_t j = tile.keys; j < kKeys; ++j) weight[r][j] = kNothing;
-    for (int64_t j = 0; j < tile.keys; ++j) high = weight[r][j] > high ? weight[r][j] : high;
-    float* acc = state.acc + (first + r) * d;
-    if (high == kNothing) {  // every key so far is masked out
-      for (int64_t j = 0; j < kKeys; ++j) weight[r][j] = 0.0f;
-      continue;
+  for (int64_t i = 0; i < p.k; ++i) {
+    Vec b[V];
+    for (int v = 0; v < V; ++v) load(b[v], p.b + i * kWidth + v * kLanes);
+    for (int m = 0; m < M; ++m) {
+      const float value = Values ? at[0][i * p.lda + m] : at[m / 3 % kPointers][m % 3 * p.lda + i];
+      for (int v = 0; v < V; ++v) sum[m][v] += value * b[v];
     }
-    if (high > top) {
-      const float shrink = top == kNothing ? 0.0f : fast_exp(top - high);
-      sum *= shrink;
-      for (int64_t i = 0; i < d; ++i) acc[i] *= shrink;
-      top = high;
-    }
-    for (int64_t j = 0; j < kKeys; ++j) {
-      const float x = weight[r][j] - high;
-      weight[r][j] = x < -87.0f ? 0.0f : fast_exp(x);
-    }
-    for (int64_t j = 0; j < tile.keys; ++j) sum += weight[r][j];
   }
-  const auto add = [&](int64_t i, auto width) [[gnu::always_inline]] {
-    constexpr int kVecs = decltype(width)::value;
-    Vec a[N][kVecs];
-    for (int r = 0; r < N; ++r)
-      for (int c = 0; c < kVecs; ++c) load(a[r][c], state.acc + (first + r) * d + i + c * kLanes);
-    for (int64_t j = 0; j < tile.keys; ++j) {
-      Vec v[kVecs];
-      for (int c = 0; c < kVecs; ++c) load(v[c], tile.v + j * tile.ldv + i + c * kLanes);
-      for (int r = 0; r < N; ++r)
-        for (int c = 0; c < kVecs; ++c) a[r][c] += weight[r][j] * v[c];
+  for (int m = 0; m < M; ++m)
+    for (int v = 0; v < V; ++v) store(c + m * kWidth + v * kLanes, sum[m][v]);
+}
+
+template <Isa I, bool Values, int M, int V>
+[[gnu::always_inline]] inline void multiply(const Product& p, int64_t first = 0) {
+  for (; first + M <= p.m; first += M) multiply_rows<I, Values, M, V>(p, first);
+  if constexpr (M > 1) multiply<I, Values, M / 2, V>(p, first);
+}
+
+// What a tile of keys does to a group of V registers of rows.
+template <Isa I, int V>
+[[gnu::always_inline]] inline void attend(const Group& g, const Tile& t) {
+  constexpr int64_t kWidth = V * Simd<I>::lanes;
+  alignas(64) float weight[kKeys * kWidth], high[kWidth], shrink[kWidth];
+  multiply<I, false, kDeep<I>, V>({.a = t.k, .lda = t.ldk, .m = t.keys, .k = t.head_dim, .b = g.q, .c = weight});
+  if (t.bias)
+    for (int64_t r = 0; r < g.rows; ++r)
+      for (int64_t j = 0; j < t.keys; ++j) weight[j * kWidth + r] += t.bias[r * t.ldb + j];
+  for (int64_t r = 0; r < kWidth; ++r) high[r] = g.top[r];
+  for (int64_t j = 0; j < t.keys; ++j)
+    for (int64_t r = 0; r < kWidth; ++r) {
+      const float w = weight[j * kWidth + r];
+      high[r] = w > high[r] ? w : high[r];
     }
-    for (int r = 0; r < N; ++r)
-      for (int c = 0; c < kVecs; ++c) store(state.acc + (first + r) * d + i + c * kLanes, a[r][c]);
+  for (int64_t r = 0; r < kWidth; ++r) {
+    const float base = high[r] == kNothing ? 0.0f : high[r];  // nothing: every key so far is masked out
+    const float x = g.top[r] - base;
+    shrink[r] = x < -87.0f ? 0.0f : exp_within(x < -87.0f ? -87.0f : x);
+    g.top[r] = high[r];
+    high[r] = base;
+    g.sum[r] *= shrink[r];
+  }
+  for (int64_t j = 0; j < t.keys; ++j)
+    for (int64_t r = 0; r < kWidth; ++r) {
+      const float x = weight[j * kWidth + r] - high[r];
+      const float w = exp_within(x < -87.0f ? -87.0f : x);
+      weight[j * kWidth + r] = x < -87.0f ? 0.0f : w;
+      g.sum[r] += weight[j * kWidth + r];
+    }
+  multiply<I, true, kDeep<I>, V>(
+      {.a = t.v, .lda = t.ldv, .m = t.head_dim, .k = t.keys, .b = weight, .c = g.acc, .shrink = shrink});
+}
+
+// y [cols, rows] = x [rows, cols], row strides ldx and ldy; Add: added to y.
+template <bool Add>
+[[gnu::always_inline]] inline void transpose(int64_t rows, int64_t cols, const float* x, int64_t ldx, float* y,
+                                             int64_t ldy) {
+  const auto put = [](float* to, Vec4 v) [[gnu::always_inline]] {
+    Vec4 old = {};
+    if constexpr (Add) load(old, to);
+    store(to, Add ? old + v : v);
   };
-  int64_t i = 0;
-  for (; i + 2 * kLanes <= d; i += 2 * kLanes) add(i, std::integral_constant<int, 2>{});
-  for (; i + kLanes <= d; i += kLanes) add(i, std::integral_constant<int, 1>{});
-  for (; i < d; ++i)
-    for (int r = 0; r < N; ++r)
-      for (int64_t j = 0; j < tile.keys; ++j) state.acc[(first + r) * d + i] += weight[r][j] * tile.v[j * tile.ldv + i];
-}
-
-template <Isa I, int N>
-[[gnu::always_inline]] inline void some_rows(int64_t rows, const AttentionParams& p, const float* q, const Tile& tile,
-                                             const float* bias, int64_t ldb, State& state, int64_t first) {
-  if constexpr (N > 1) {
-    if (rows < N) return some_rows<I, N - 1>(rows, p, q, tile, bias, ldb, state, first);
+  const auto one = [&](int64_t r, int64_t c)
+                       [[gnu::always_inline]] { y[c * ldy + r] = (Add ? y[c * ldy + r] : 0.0f) + x[r * ldx + c]; };
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    int64_t c = 0;
+    for (; c + 4 <= cols; c += 4) {
+      Vec4 a[4];
+      for (int i = 0; i < 4; ++i) load(a[i], x + (r + i) * ldx + c);
+      const Vec4 low01 = __builtin_shufflevector(a[0], a[1], 0, 4, 1, 5);
+      const Vec4 low23 = __builtin_shufflevector(a[2], a[3], 0, 4, 1, 5);
+      const Vec4 high01 = __builtin_shufflevector(a[0], a[1], 2, 6, 3, 7);
+      const Vec4 high23 = __builtin_shufflevector(a[2], a[3], 2, 6, 3, 7);
+      put(y + c * ldy + r, __builtin_shufflevector(low01, low23, 0, 1, 4, 5));
+      put(y + (c + 1) * ldy + r, __builtin_shufflevector(low01, low23, 2, 3, 6, 7));
+      put(y + (c + 2) * ldy + r, __builtin_shufflevector(high01, high23, 0, 1, 4, 5));
+      put(y + (c + 3) * ldy + r, __builtin_shufflevector(high01, high23, 2, 3, 6, 7));
+    }
+    for (; c < cols; ++c)
+      for (int64_t i = r; i < r + 4; ++i) one(i, c);
   }
-  rows_of_tile<I, N>(p, q, tile, bias, ldb, state, first);
+  for (; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) one(r, c);
 }
 
-// Rows [row, row + rows) of one head, rows <= kRows.
+// Calls with(width) as a constant number of registers, 1 to kVecs, which `rows` rows fill or all but fill.
+template <Isa I, typename F>
+[[gnu::always_inline]] inline void in_registers(int64_t rows, F&& with) {
+  constexpr int64_t kLanes = Simd<I>::lanes;
+  if (rows > 2 * kLanes) return with(std::integral_constant<int, 3>{});
+  if (rows > kLanes) return with(std::integral_constant<int, 2>{});
+  with(std::integral_constant<int, 1>{});
+}
+
+// Room for the rows of a block, groups one after the other.
+struct Room {
+  alignas(64) float q[kFloats];
+  alignas(64) float acc[kFloats];
+  alignas(64) float top[kRows];
+  alignas(64) float sum[kRows];
+};
+
+// Rows [row, row + rows) of one head, which fit the room.
 template <Isa I>
 [[gnu::always_inline]] inline void block(const AttentionParams& p, int64_t head, int64_t row, int64_t rows,
-                                         State& state, float* kt) {
-  const int64_t d = p.head_dim;
-  const float* q = p.q + row * p.ldq + head * d;
-  std::fill(state.top, state.top + rows, kNothing);
-  std::fill(state.sum, state.sum + rows, 0.0f);
-  std::fill(state.acc, state.acc + rows * d, 0.0f);
+                                         Room& room) {
+  constexpr int64_t kLanes = Simd<I>::lanes, kWidest = kVecs<I> * kLanes;
+  const int64_t d = p.head_dim, padded = (rows + kLanes - 1) / kLanes * kLanes;
+  std::fill_n(room.top, padded, kNothing);
+  std::fill_n(room.sum, padded, 0.0f);
+  std::fill_n(room.acc, padded * d, 0.0f);
+  std::fill_n(room.q, padded * d, 0.0f);
+  const auto group = [&](int64_t first) [[gnu::always_inline]] {
+    return Group{.q = room.q + first * d,
+                 .acc = room.acc + first * d,
+                 .top = room.top + first,
+                 .sum = room.sum + first,
+                 .rows = std::min(kWidest, rows - first)};
+  };
+  for (int64_t first = 0; first < rows; first += kWidest) {
+    const Group g = group(first);
+    const int64_t width = std::min(kWidest, padded - first);
+    transpose<false>(g.rows, d, p.q + (row + first) * p.ldq + head * d, p.ldq, room.q + first * d, width);
+  }
+  for (int64_t i = 0; i < padded * d; ++i) room.q[i] *= p.scale;
   int64_t keys = 0;
   for (int64_t s = 0; s < p.span_count; ++s) keys += p.spans[s].rows;
   const float* bias = p.bias ? p.bias + (head * p.rows + row) * keys : nullptr;
   for (int64_t s = 0; s < p.span_count; ++s) {
     const KeySpan& span = p.spans[s];
     for (int64_t begin = 0; begin < span.rows; begin += kKeys) {
-      const Tile tile{.kt = kt,
-                      .v = span.v + begin * span.ldv + head * d,
-                      .keys = std::min(kKeys, span.rows - begin),
-                      .ldv = span.ldv};
-      const float* k = span.k + begin * span.ldk + head * d;
-      for (int64_t i = 0; i < d; ++i)
-        for (int64_t j = 0; j < kKeys; ++j) kt[i * kKeys + j] = j < tile.keys ? k[j * span.ldk + i] : 0.0f;
-      // Rows that share what is loaded of a tile.
-      constexpr int kQueries = I == Isa::avx512 ? 6 : I == Isa::avx2 || I == Isa::neon ? 4 : 2;
-      for (int64_t r = 0; r < rows; r += kQueries)
-        some_rows<I, kQueries>(std::min<int64_t>(kQueries, rows - r), p, q + r * p.ldq, tile,
-                               bias ? bias + r * keys : nullptr, keys, state, r);
+      Tile tile{.k = span.k + begin * span.ldk + head * d,
+                .v = span.v + begin * span.ldv + head * d,
+                .keys = std::min(kKeys, span.rows - begin),
+                .ldk = span.ldk,
+                .ldv = span.ldv,
+                .head_dim = d,
+                .ldb = keys};
+      for (int64_t first = 0; first < rows; first += kWidest) {
+        if (bias) tile.bias = bias + first * keys;
+        const Group g = group(first);
+        in_registers<I>(g.rows, [&](auto width) [[gnu::always_inline]] { attend<I, decltype(width)::value>(g, tile); });
+      }
       if (bias) bias += tile.keys;
     }
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    float* out = p.out + (row + r) * p.ldo + head * d;
-    const float* acc = state.acc + r * d;
-    const float scale = 1.0f / state.sum[r];
+  for (int64_t first = 0; first < rows; first += kWidest) {
+    const Group g = group(first);
+    const int64_t width = std::min(kWidest, padded - first);
+    in_registers<I>(g.rows, [&](auto registers) [[gnu::always_inline]] {
+      constexpr int64_t kWidth = decltype(registers)::value * kLanes;
+      for (int64_t r = 0; r < kWidth; ++r) g.sum[r] = 1.0f / g.sum[r];
+      for (int64_t i = 0; i < d; ++i)
+#pragma GCC ivdep
+        for (int64_t r = 0; r < kWidth; ++r) g.acc[i * kWidth + r] *= g.sum[r];
+    });
+    float* out = p.out + (row + first) * p.ldo + head * d;
     if (p.accumulate)
-      for (int64_t i = 0; i < d; ++i) out[i] += acc[i] * scale;
+      transpose<true>(d, g.rows, g.acc, width, out, p.ldo);
     else
-      for (int64_t i = 0; i < d; ++i) out[i] = acc[i] * scale;
+      transpose<false>(d, g.rows, g.acc, width, out, p.ldo);
   }
 }
 
 // Work item i is (head, row), head slowest: neighbours read the same keys.
 template <Isa I>
 [[gnu::always_inline]] inline void part_loop(const AttentionParams& p, int64_t begin, int64_t end) {
-  constexpr int64_t kFloats = 8192;  // of sums at once: wide heads take fewer rows
-  alignas(64) float acc[kFloats], kt[kMaxHeadDim * kKeys];
-  const int64_t most = std::min(kRows, kFloats / p.head_dim);
-  State state;
-  state.acc = acc;
+  constexpr int64_t kLanes = Simd<I>::lanes;
+  const int64_t most = std::min(kRows, kFloats / p.head_dim / kLanes * kLanes);
+  Room room;
   for (int64_t i = begin; i < end;) {
     const int64_t row = i % p.rows, rows = std::min({most, p.rows - row, end - i});
-    block<I>(p, i / p.rows, row, rows, state, kt);
+    block<I>(p, i / p.rows, row, rows, room);
     i += rows;
   }
 }

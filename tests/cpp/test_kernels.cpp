@@ -225,7 +225,10 @@ TEST(int8_keeps_zeros_and_what_is_not_finite) {
 
 TEST(attention_over_spans) {
   for (int round = 0; round < 40; ++round) {
-    const int64_t rows = pick(1, 9), heads = pick(1, 4), d = 2 * pick(1, 40), spans = pick(1, 4);
+    // Mostly few rows; some rounds have more than are carried at once, or the widest heads.
+    const bool many = round % 8 == 6, wide = round % 20 == 9;
+    const int64_t rows = many ? pick(40, 300) : pick(1, 60), heads = many || wide ? 1 : pick(1, 4),
+                  d = wide ? kMaxHeadDim - pick(0, 1) : pick(1, 80), spans = pick(1, 4);
     const auto q = randn(rows * heads * d);
     std::vector<std::vector<float>> data;
     std::vector<KeySpan> list;
@@ -238,7 +241,11 @@ TEST(attention_over_spans) {
       keys += n;
     }
     auto bias = randn(heads * rows * keys);
-    if (round & 4) bias[0] = -INFINITY;
+    if (round & 4) {  // a masked key, and a row that sees but its last one
+      bias[0] = -INFINITY;
+      const int64_t row = pick(0, heads * rows - 1);
+      std::fill_n(bias.begin() + row * keys, keys - 1, -INFINITY);
+    }
     auto out = randn(rows * heads * d), want = out;
     AttentionParams p{.q = q.data(),
                       .out = out.data(),

@@ -28,7 +28,7 @@ struct AttentionParams {
   const float* bias = nullptr;  // [heads, rows, keys], keys counted over all spans; may be nullptr
 };
 
-/// Fast path: two passes per query row over tiles of keys.
+/// Fast path: online softmax over tiles of keys, query rows abreast in registers.
 void attention(const AttentionParams& p, const Team& team);
 /// The definition, in float64.
 void attention_ref(const AttentionParams& p);
