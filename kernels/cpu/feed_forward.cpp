@@ -5,10 +5,12 @@ namespace wam::kernels {
 void feed_forward(const FeedForwardParams& p, const Team& team) {
   const Team self;  // the inner kernels run on this thread alone
   const auto [begin, end] = team.share(p.rows);
-  float* z = p.scratch + team.rank * kFeedForwardRows * (p.dim + p.hidden);
-  float* hidden = z + kFeedForwardRows * p.dim;
-  for (int64_t row = begin; row < end; row += kFeedForwardRows) {
-    const int64_t rows = std::min(kFeedForwardRows, end - row);
+  const int64_t ldz = feed_forward_stride(p.dim), ldh = feed_forward_stride(p.hidden);
+  float* z = p.scratch + team.rank * feed_forward_scratch(p.dim, p.hidden, /*threads=*/1);
+  float* hidden = z + kFeedForwardRows * ldz;
+  const int64_t pieces = (end - begin + kFeedForwardRows - 1) / kFeedForwardRows;
+  for (int64_t i = 0; i < pieces; ++i) {
+    const int64_t row = begin + (end - begin) * i / pieces, rows = begin + (end - begin) * (i + 1) / pieces - row;
     float* x = p.x + row * p.ldx;
     const int32_t* time_row = p.time_row + row;
     layer_norm({.x = x,
@@ -16,7 +18,7 @@ void feed_forward(const FeedForwardParams& p, const Team& team) {
                 .rows = rows,
                 .cols = p.dim,
                 .ldx = p.ldx,
-                .ldy = p.dim,
+                .ldy = ldz,
                 .eps = p.eps,
                 .shift = p.shift,
                 .scale = p.scale,
@@ -30,8 +32,8 @@ void feed_forward(const FeedForwardParams& p, const Team& team) {
           .m = rows,
           .n = p.hidden,
           .k = p.dim,
-          .ldx = p.dim,
-          .ldy = p.hidden,
+          .ldx = ldz,
+          .ldy = ldh,
           .activation = Activation::gelu_tanh},
          self);
     gemm({.x = hidden,
@@ -41,7 +43,7 @@ void feed_forward(const FeedForwardParams& p, const Team& team) {
           .m = rows,
           .n = p.dim,
           .k = p.hidden,
-          .ldx = p.hidden,
+          .ldx = ldh,
           .ldy = p.ldx,
           .residual = x,
           .ldr = p.ldx,

@@ -10,7 +10,7 @@
 namespace wam::kernels {
 namespace {
 
-constexpr int64_t kRows = 48;    // rows that share a stretch of weights while it is in the first cache
+constexpr int64_t kRows = 72;    // most rows that share a stretch of weights while it is in the first cache
 constexpr int64_t kDepth = 128;  // its length: 16 KiB of floats
 
 // How many outputs a tile has, so that its sums stay in registers: of 32 there are 24 for sums and two for weights,
@@ -35,22 +35,36 @@ template <Isa I>
   __builtin_memcpy(&v, &words, sizeof v);
 }
 
-// Adds Rows x Tile::cols sums over k to acc [Rows, kPanel]; kept apart so that each row count is fully unrolled.
+// What rows meet of a panel: k of its depth.
+template <typename Weight>
+struct Stretch {
+  const float* x = nullptr;  // [rows, k], row stride ldx
+  int64_t ldx = 0;
+  const Weight* w = nullptr;  // [k, kPanel]
+  int64_t k = 0;
+  const void* next = nullptr;  // the stretch that follows, fetched into the second cache meanwhile; nullptr: none
+};
+
+// Adds Rows x Tile::cols sums over k to acc [Rows, kPanel]; kept apart so that each row count is fully unrolled. ahead:
+// k cache lines that are fetched meanwhile.
 template <Isa I, int Rows, typename Weight>
-[[gnu::always_inline]] inline void tile(const float* x, int64_t ldx, const Weight* w, int64_t k, float* acc) {
+[[gnu::always_inline]] inline void tile(const Stretch<Weight>& s, int64_t col, const char* ahead, float* acc) {
   using Vec = typename Simd<I>::Vec;
   constexpr int kGroups = (Rows + 2) / 3, kVecs = Tile<I>::vecs;
   constexpr int64_t kLanes = Simd<I>::lanes;
   const float* at[kGroups];  // a pointer for every third row: more would not fit the address registers
-  for (int g = 0; g < kGroups; ++g) at[g] = x + 3 * g * ldx;
+  for (int g = 0; g < kGroups; ++g) at[g] = s.x + 3 * g * s.ldx;
+  const Weight* w = s.w + col;
   Vec a[Rows][kVecs];
   for (int r = 0; r < Rows; ++r)
     for (int v = 0; v < kVecs; ++v) load(a[r][v], acc + r * kPanel + v * kLanes);
-  for (int64_t i = 0; i < k; ++i) {
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < s.k; ++i) {
     Vec weight[kVecs];
     for (int v = 0; v < kVecs; ++v) load_weight<I>(weight[v], w + i * kPanel + v * kLanes);
+    __builtin_prefetch(ahead + i * kLine, /*rw=*/0, /*locality=*/2);
     for (int r = 0; r < Rows; ++r) {
-      const float value = at[r / 3][r % 3 * ldx + i];
+      const float value = at[r / 3][r % 3 * s.ldx + i];
       for (int v = 0; v < kVecs; ++v) a[r][v] += value * weight[v];
     }
   }
@@ -58,58 +72,74 @@ template <Isa I, int Rows, typename Weight>
     for (int v = 0; v < kVecs; ++v) store(acc + r * kPanel + v * kLanes, a[r][v]);
 }
 
+// Row tile `index` of a block: `rows` rows, Rows at most.
 template <Isa I, int Rows, typename Weight>
-[[gnu::always_inline]] inline void tile_rows(int64_t rows, const float* x, int64_t ldx, const Weight* w, int64_t k,
-                                             float* acc) {
+[[gnu::always_inline]] inline void tile_rows(int64_t rows, const Stretch<Weight>& s, int64_t index, float* acc) {
   if constexpr (Rows > 1) {
-    if (rows < Rows) return tile_rows<I, Rows - 1>(rows, x, ldx, w, k, acc);
+    if (rows < Rows) return tile_rows<I, Rows - 1>(rows, s, index, acc);
   }
-  for (int64_t col = 0; col < kPanel; col += Tile<I>::cols) tile<I, Rows>(x, ldx, w + col, k, acc + col);
+  // The first tiles share what is to be fetched, a cache line in each step. The others fetch what is there.
+  constexpr int64_t kTiles = kPanel / Tile<I>::cols, kShares = kPanel * sizeof(Weight) / kLine;
+  for (int64_t t = 0; t < kTiles; ++t) {
+    const int64_t share = index * kTiles + t;
+    const void* ahead = s.next && share < kShares ? s.next : s.w;
+    tile<I, Rows>(s, t * Tile<I>::cols, static_cast<const char*>(ahead) + share % kShares * s.k * kLine,
+                  acc + t * Tile<I>::cols);
+  }
 }
 
 // All tiles of `rows` rows, in equal shares: 13 as 7 and 6, not as 12 and 1.
 template <Isa I, typename Weight>
-[[gnu::always_inline]] inline void block(int64_t rows, const float* x, int64_t ldx, const Weight* w, int64_t k,
-                                         float* acc) {
+[[gnu::always_inline]] inline void block(int64_t rows, Stretch<Weight> s, float* acc) {
   constexpr int64_t kMost = Tile<I>::rows;
   const int64_t tiles = (rows + kMost - 1) / kMost;
+  const float* x = s.x;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t row = rows * t / tiles;
-    tile_rows<I, kMost>(rows * (t + 1) / tiles - row, x + row * ldx, ldx, w, k, acc + row * kPanel);
+    s.x = x + row * s.ldx;
+    tile_rows<I, kMost>(rows * (t + 1) / tiles - row, s, t, acc + row * kPanel);
   }
 }
 
 // The same for bfloat16 weights: where several tiles read them they are widened once.
 template <Isa I>
-[[gnu::always_inline]] inline void block_of(int64_t rows, const float* x, int64_t ldx, const uint16_t* w, int64_t k,
-                                            float* acc) {
-  if (rows <= Tile<I>::rows) return block<I>(rows, x, ldx, w, k, acc);
+[[gnu::always_inline]] inline void block_of(int64_t rows, const Stretch<uint16_t>& s, float* acc) {
+  if (rows <= Tile<I>::rows) return block<I>(rows, s, acc);
   alignas(64) float wide[kDepth * kPanel];
   typename Simd<I>::Vec v;
-  for (int64_t i = 0; i < k * kPanel; i += Simd<I>::lanes) {
-    load_weight<I>(v, w + i);
+  for (int64_t i = 0; i < s.k * kPanel; i += Simd<I>::lanes) {
+    load_weight<I>(v, s.w + i);
     store(wide + i, v);
   }
-  block<I>(rows, x, ldx, static_cast<const float*>(wide), k, acc);
+  block<I>(rows, Stretch<float>{.x = s.x, .ldx = s.ldx, .w = wide, .k = s.k}, acc);
 }
 template <Isa I>
-[[gnu::always_inline]] inline void block_of(int64_t rows, const float* x, int64_t ldx, const float* w, int64_t k,
-                                            float* acc) {
-  block<I>(rows, x, ldx, w, k, acc);
+[[gnu::always_inline]] inline void block_of(int64_t rows, const Stretch<float>& s, float* acc) {
+  block<I>(rows, s, acc);
 }
 
 // Computes the column panels [begin, end) for all rows.
 template <Isa I, typename Weight>
 [[gnu::always_inline]] inline void panels_of(const GemmParams& p, const Weight* weights, int64_t begin, int64_t end) {
   alignas(64) float acc[kRows * kPanel];
+  const int64_t blocks = (p.m + kRows - 1) / kRows;
   for (int64_t panel = begin; panel < end; ++panel) {
     const Weight* w = weights + panel * kPanel * p.k;
     const int64_t col = panel * kPanel, cols = std::min(kPanel, p.n - col);
-    for (int64_t row = 0; row < p.m; row += kRows) {
-      const int64_t rows = std::min(kRows, p.m - row);
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t row = p.m * b / blocks, rows = p.m * (b + 1) / blocks - row;
+      const bool more = b + 1 == blocks && panel + 1 < end;  // panels lie one after another
       std::fill_n(acc, rows * kPanel, 0.0f);
-      for (int64_t i = 0; i < p.k; i += kDepth)
-        block_of<I>(rows, p.x + row * p.ldx + i, p.ldx, w + i * kPanel, std::min(kDepth, p.k - i), acc);
+      for (int64_t i = 0; i < p.k; i += kDepth) {
+        const Weight* next = w + (i + kDepth) * kPanel;
+        block_of<I>(rows,
+                    Stretch<Weight>{.x = p.x + row * p.ldx + i,
+                                    .ldx = p.ldx,
+                                    .w = w + i * kPanel,
+                                    .k = std::min(kDepth, p.k - i),
+                                    .next = i + kDepth < p.k || more ? std::min(next, w + p.k * kPanel) : nullptr},
+                    acc);
+      }
       finish(p, row, rows, col, cols, acc);
     }
   }

@@ -4,6 +4,7 @@
 #include "fresh.h"
 #include "isa_main.h"
 #include "wamcore/kernels/attention.h"
+#include "wamcore/kernels/feed_forward.h"
 #include "wamcore/kernels/gemm.h"
 #include "wamcore/kernels/norm.h"
 
@@ -47,7 +48,8 @@ void agrees_with_every_epilogue(GemmParams p, int round) {
 
 TEST(gemm_with_every_epilogue) {
   for (int round = 0; round < 60; ++round) {
-    const int64_t m = pick(1, 19), n = pick(1, 90), k = pick(1, 70);
+    const bool large = round % 8 == 7;  // more rows, and deeper, than are carried at once
+    const int64_t m = large ? pick(60, 160) : pick(1, 19), n = pick(1, 90), k = large ? pick(100, 400) : pick(1, 70);
     const auto x = randn(m * k);
     auto w = randn(n * k);
     const bool halves = pick(0, 1);
@@ -263,6 +265,77 @@ TEST(attention_over_spans) {
     p.out = want.data();
     attention_ref(p);
     CHECK(check::relative_error(out, want, out.size(), 0.5) < 4e-6);
+  }
+}
+
+TEST(feed_forward_is_its_operations) {
+  for (int round = 0; round < 24; ++round) {
+    const int64_t rows = pick(1, 3 * kFeedForwardRows), dim = pick(16, 70), hidden = pick(1, 150);
+    const auto shift = randn(2 * dim), scale = randn(2 * dim), gate = randn(2 * dim), b1 = randn(hidden),
+               b2 = randn(dim);
+    const auto w1 = randn(hidden * dim), w2 = randn(dim * hidden);
+    std::vector<float> packed1(packed_size(hidden, dim)), packed2(packed_size(dim, hidden));
+    pack_weight(w1.data(), hidden, dim, packed1.data());
+    pack_weight(w2.data(), dim, hidden, packed2.data());
+    std::vector<int32_t> time(rows);
+    for (auto& t : time) t = int32_t(pick(0, 1));
+    auto x = randn(rows * dim);
+    std::vector<float> z(rows * dim), up(rows * hidden), want(rows * dim);
+    layer_norm_ref({.x = x.data(),
+                    .y = z.data(),
+                    .rows = rows,
+                    .cols = dim,
+                    .ldx = dim,
+                    .ldy = dim,
+                    .shift = shift.data(),
+                    .scale = scale.data(),
+                    .ldm = dim,
+                    .time_row = time.data()});
+    GemmParams first{.x = z.data(),
+                     .w = packed1.data(),
+                     .bias = b1.data(),
+                     .y = up.data(),
+                     .m = rows,
+                     .n = hidden,
+                     .k = dim,
+                     .ldx = dim,
+                     .ldy = hidden,
+                     .activation = Activation::gelu_tanh};
+    gemm_ref(first);
+    gemm_ref({.x = up.data(),
+              .w = packed2.data(),
+              .bias = b2.data(),
+              .y = want.data(),
+              .m = rows,
+              .n = dim,
+              .k = hidden,
+              .ldx = hidden,
+              .ldy = dim,
+              .residual = x.data(),
+              .ldr = dim,
+              .gate = gate.data(),
+              .ldg = dim,
+              .gate_row = time.data()});
+    const int team = int(pick(1, 3));
+    std::vector<float> scratch(feed_forward_scratch(dim, hidden, team));
+    as_team(feed_forward,
+            FeedForwardParams{.x = x.data(),
+                              .rows = rows,
+                              .dim = dim,
+                              .hidden = hidden,
+                              .ldx = dim,
+                              .shift = shift.data(),
+                              .scale = scale.data(),
+                              .gate = gate.data(),
+                              .ldm = dim,
+                              .time_row = time.data(),
+                              .w1 = packed1.data(),
+                              .b1 = b1.data(),
+                              .w2 = packed2.data(),
+                              .b2 = b2.data(),
+                              .scratch = scratch.data()},
+            team);
+    CHECK(check::relative_error(x, want, x.size(), std::sqrt(double(dim * hidden))) < 4e-6);
   }
 }
 
