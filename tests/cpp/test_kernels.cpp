@@ -225,6 +225,38 @@ TEST(int8_keeps_zeros_and_what_is_not_finite) {
   }
 }
 
+// Down to where an inverse would be infinite, and to numbers that are subnormal: a row's product is what float32 gives
+// to within the steps of its bytes, or zero below 1e-30, and never NaN.
+TEST(int8_of_tiny_rows_is_finite) {
+  const int64_t m = 24, n = 33, k = 40;
+  auto x = randn(m * k), w = randn(n * k);
+  const auto shrink = [](std::vector<float>& rows, int64_t count) {
+    for (int64_t r = 0; r < count; ++r) {
+      const float size = std::pow(10.0f, -float(pick(20, 44)));
+      for (int64_t i = 0; i < k; ++i) rows[size_t(r * k + i)] *= size;
+    }
+  };
+  const auto top = [](const float* row) {
+    float most = 0.0f;
+    for (int64_t i = 0; i < k; ++i) most = std::max(most, std::abs(row[i]));
+    return double(most);
+  };
+  shrink(x, m / 2), shrink(w, n / 2);
+  const Int8Weight rounded(w, n, k);
+  std::vector<float> y(size_t(m * n), NAN);
+  as_team(gemm,
+          GemmParams{.x = x.data(), .w = rounded.panels, .y = y.data(), .m = m, .n = n, .k = k, .ldx = k, .ldy = n}, 1);
+  for (int64_t r = 0; r < m; ++r)
+    for (int64_t j = 0; j < n; ++j) {
+      const double most_x = top(&x[size_t(r * k)]), most_w = top(&w[size_t(j * k)]);
+      double want = 0.0;
+      for (int64_t i = 0; i < k; ++i) want += double(x[size_t(r * k + i)]) * double(w[size_t(j * k + i)]);
+      // Half a step of each factor; all of a row or a weight that counts as zero; the smallest normal number.
+      const double steps = std::min(most_x, most_w) < 1e-30 ? 1.0 : 1.01 / 127;
+      CHECK(std::abs(double(y[size_t(r * n + j)]) - want) <= steps * k * most_x * most_w + 1.2e-38);
+    }
+}
+
 TEST(attention_over_spans) {
   for (int round = 0; round < 40; ++round) {
     // Mostly few rows; some rounds have more than are carried at once, or the widest heads.
