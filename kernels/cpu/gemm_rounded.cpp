@@ -96,31 +96,20 @@ void tiles(const RoundedProduct& by, const GemmParams& p, const RoundedRows& x, 
 
 void close_rows(const GemmParams& p, const RoundedRows& x, const ClosedRows& c) { close(p, x, c); }
 
-int64_t rounded_size(const Panels& w, int64_t rows, int64_t k) {
-  if (!w.int8 && !(w.rounds && has_product(product_of(w)))) return 0;
-  return rows * rounded_stride(w, k);
-}
-
-void round_rows(const RoundParams& p) {
-  const Rounding all{.x = p.x,
-                     .rows = p.rows,
-                     .k = p.k,
-                     .ldx = p.ldx,
-                     .to = static_cast<int8_t*>(p.to),
-                     .stride = rounded_stride(p.w, p.k),
-                     .shift = product_of(p.w).shifted ? 128 : 0};
-  p.w.int8 ? round_bytes(all) : round_halves(all);
-}
-
 void rounded_panels(const GemmParams& p, int64_t begin, int64_t end) {
   const RoundedProduct& by = product_of(p.w);
   alignas(64) unsigned char own[kRoundedBytes];
-  const int64_t stride = rounded_stride(p.w, p.k);
-  const int64_t most = std::min(by.most, p.rounded ? by.most : kRoundedBytes / stride);
+  Rounding rounding{.k = p.k,
+                    .ldx = p.ldx,
+                    .to = reinterpret_cast<int8_t*>(own),
+                    .stride = rounded_stride(p.w, p.k),
+                    .shift = by.shifted ? 128 : 0};
+  const int64_t most = std::min(by.most, kRoundedBytes / rounding.stride);
   for (int64_t row = 0; row < p.m; row += most) {
     const GemmParams part = rows_of(p, row, std::min(p.m, row + most));
-    if (!part.rounded) round_rows({.w = p.w, .x = part.x, .rows = part.m, .k = p.k, .ldx = p.ldx, .to = own});
-    const RoundedRows x{static_cast<const int8_t*>(part.rounded ? part.rounded : own), part.m, stride};
+    rounding.x = part.x, rounding.rows = part.m;
+    p.w.int8 ? round_bytes(rounding) : round_halves(rounding);
+    const RoundedRows x{rounding.to, part.m, rounding.stride};
     by.panels ? by.panels(part, x, begin, end) : tiles(by, part, x, begin, end);
   }
 }
@@ -129,7 +118,6 @@ GemmParams rows_of(const GemmParams& p, int64_t begin, int64_t end) {
   GemmParams part = p;
   part.x += begin * p.ldx;
   part.y += begin * p.ldy;
-  if (p.rounded) part.rounded = static_cast<const int8_t*>(p.rounded) + begin * rounded_stride(p.w, p.k);
   if (p.residual) part.residual += begin * p.ldr;
   if (p.gate_row) part.gate_row += begin;
   part.m = end - begin;

@@ -48,7 +48,6 @@ struct RoundedProduct {
 };
 RoundedProduct int8_product();  // of int8_isa()
 RoundedProduct bf16_product();  // of bf16_isa(); neither function where it has none and floats are multiplied
-inline bool has_product(const RoundedProduct& r) { return r.tile || r.panels; }
 
 // Sums of rows [row, row + rows) of x and p, and of one panel, become outputs.
 struct ClosedRows {

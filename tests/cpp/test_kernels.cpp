@@ -142,33 +142,6 @@ TEST(bf16_rounds_to_the_nearest_and_keeps_what_is_not_finite) {
   }
 }
 
-// Products that share rows which were rounded once are those that round their own, to the bit.
-TEST(rows_that_are_rounded_once) {
-  for (int round = 0; round < 12; ++round) {
-    const int64_t m = pick(1, round % 4 ? 19 : 140), n = pick(1, 90), k = pick(1, 200), ldx = k + pick(0, 3);
-    const auto x = randn(m * ldx), w = randn(n * k);
-    const Int8Weight bytes(w, n, k);
-    const Bf16Weight halves(w, n, k);
-    GemmParams p{.x = x.data(), .w = round % 2 ? bytes.panels : halves.panels, .m = m, .n = n, .k = k, .ldx = ldx};
-    const int64_t size = rounded_size(p.w, m, k);
-    CHECK(size > 0 || !p.w.int8);
-    if (size == 0) continue;  // bfloat16 is multiplied as floats on this instruction set
-    struct alignas(64) Line {
-      char bytes[64];
-    };
-    std::vector<Line> rows(size_t(size / 64));
-    round_rows({.w = p.w, .x = x.data(), .rows = m, .k = k, .ldx = ldx, .to = rows.data()});
-    const std::vector<float> unread(x.size(), NAN);
-    std::vector<float> y(size_t(m * n)), want(y.size());
-    const int team = int(pick(1, 4));
-    p.y = want.data(), p.ldy = n;
-    as_team(gemm, p, team);
-    p.y = y.data(), p.rounded = rows.data(), p.x = unread.data();
-    as_team(gemm, p, team);
-    CHECK(y == want);
-  }
-}
-
 TEST(int8_products_are_near_those_of_floats) {
   for (int round = 0; round < 8; ++round) {
     const int64_t m = pick(1, 20), n = pick(20, 90), k = pick(100, 700);

@@ -43,7 +43,6 @@ struct GemmParams {
   const float* gate = nullptr;  // [rows, n], row stride ldg, may be nullptr
   int64_t ldg = 0;
   const int32_t* gate_row = nullptr;  // [m], row of `gate` for each row of x; nullptr: row 0 for all
-  const void* rounded = nullptr;      // what round_rows made of x for such weights; nullptr: gemm rounds x itself
 };
 
 /// Floats that pack_weight writes.
@@ -74,18 +73,6 @@ int64_t packed_bf16_size(int64_t n, int64_t k);
 bool pack_weight_bf16(const float* w, int64_t n, int64_t k, uint16_t* packed);
 /// What pack_weight_bf16 wrote, 64-byte aligned.
 Panels bf16_panels_of(const uint16_t* packed, int64_t n, int64_t k);
-
-/// Rows of activations that several products with weights of one kind read.
-struct RoundParams {
-  Panels w;                  // one of the weights
-  const float* x = nullptr;  // [rows, k], row stride ldx
-  int64_t rows = 0, k = 0, ldx = 0;
-  void* to = nullptr;  // rounded_size bytes, 64-byte aligned
-};
-/// Bytes that round_rows writes; 0 where products with such weights read floats.
-int64_t rounded_size(const Panels& w, int64_t rows, int64_t k);
-/// Rounds rows once, for GemmParams::rounded of each product.
-void round_rows(const RoundParams& p);
 
 /// Fast path: register-blocked over packed panels.
 void gemm(const GemmParams& p, const Team& team);
