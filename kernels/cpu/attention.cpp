@@ -49,6 +49,8 @@ struct Product {
   const float* shrink = nullptr;  // [width], for values
 };
 
+// Loops over registers abreast say that they are unrolled: left to itself the compiler keeps sums on the stack with
+// AVX2.
 template <Isa I, bool Values, int M, int V>
 [[gnu::always_inline]] inline void multiply_rows(const Product& p, int64_t first) {
   using Vec = typename Simd<I>::Vec;
@@ -58,6 +60,7 @@ template <Isa I, bool Values, int M, int V>
   for (int i = 0; i < kPointers; ++i) at[i] = p.a + (Values ? first : (first + 3 * i) * p.lda);
   float* c = p.c + first * kWidth;
   Vec sum[M][V];
+#pragma GCC unroll 3
   for (int v = 0; v < V; ++v) {
     Vec shrink = {};
     if constexpr (Values) load(shrink, p.shrink + v * kLanes);
@@ -71,13 +74,16 @@ template <Isa I, bool Values, int M, int V>
   }
   for (int64_t i = 0; i < p.k; ++i) {
     Vec b[V];
+#pragma GCC unroll 3
     for (int v = 0; v < V; ++v) load(b[v], p.b + i * kWidth + v * kLanes);
     for (int m = 0; m < M; ++m) {
       const float value = Values ? at[0][i * p.lda + m] : at[m / 3 % kPointers][m % 3 * p.lda + i];
+#pragma GCC unroll 3
       for (int v = 0; v < V; ++v) sum[m][v] += value * b[v];
     }
   }
   for (int m = 0; m < M; ++m)
+#pragma GCC unroll 3
     for (int v = 0; v < V; ++v) store(c + m * kWidth + v * kLanes, sum[m][v]);
 }
 
