@@ -45,7 +45,7 @@ std::string CudaState::describe() const {
   return gpu.name + ", compute capability " + std::to_string(gpu.capability / 10) + "." +
          std::to_string(gpu.capability % 10) + ", " + std::to_string(gpu.memory_bytes >> 30) +
          " GiB, driver for CUDA " + std::to_string(gpu.driver_cuda / 1000) + "." +
-         std::to_string(gpu.driver_cuda % 1000 / 10);
+         std::to_string(gpu.driver_cuda % 1000 / 10) + ", " + fp8_path(*plugin, gpu);
 }
 
 CudaState cuda_state(int ordinal) {

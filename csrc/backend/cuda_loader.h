@@ -13,7 +13,8 @@ struct WAMCORE_API CudaState {
   GpuFacts gpu;
   std::string problem;  // one sentence; empty: usable
 
-  /// "NVIDIA H200, compute capability 9.0, 139 GiB, driver for CUDA 13.0"
+  /// "NVIDIA H200, compute capability 9.0, 139 GiB, driver for CUDA 13.0, fp8 by wgmma (sm_90a)".
+  /// Of a usable GPU only.
   std::string describe() const;
 };
 

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "wamcore/version.h"
 
@@ -103,6 +104,17 @@ std::string why_not(const BackendPlugin& plugin, const GpuFacts& gpu, int ordina
   if (plugin.ptx) have += (have.empty() ? "" : " and ") + capability(plugin.ptx) + " or newer by PTX";
   return "the GPU " + gpu.name + " has compute capability " + capability(gpu.capability) +
          ", this build has code for " + have + ".";
+}
+
+std::string fp8_path(const BackendPlugin& plugin, const GpuFacts& gpu) {
+  if (gpu.capability < 89)
+    return "no fp8 (its instructions begin with compute capability 8.9, this is " + capability(gpu.capability) + ")";
+  const char* wanted = std::getenv("WAMCORE_CUDA_KERNELS");
+  const bool by_sm80 = wanted && std::string(wanted) == "sm80";
+  if (gpu.capability == 90 && plugin.sm90a && !by_sm80) return "fp8 by wgmma (sm_90a)";
+  if (gpu.capability != 90) return "fp8 by mma.sync (sm_89)";
+  return std::string("fp8 by mma.sync (sm_89), emulated on 9.0, since ") +
+         (by_sm80 ? "WAMCORE_CUDA_KERNELS is sm80" : "this build has no kernels for sm_90a");
 }
 
 }  // namespace wam

@@ -23,6 +23,10 @@ GpuFacts ask_driver(int ordinal, const char* library = "libcuda.so.1");
 /// Why `plugin` cannot run on that GPU, in one sentence; empty: it can.
 std::string why_not(const BackendPlugin& plugin, const GpuFacts& gpu, int ordinal);
 
+/// By which instructions `plugin` multiplies e4m3 on that GPU, or why it cannot: "fp8 by wgmma (sm_90a)".
+/// WAMCORE_CUDA_KERNELS counts, as it does for the choice of kernels.
+std::string fp8_path(const BackendPlugin& plugin, const GpuFacts& gpu);
+
 /// Why the plugin of another build must not be used, in one sentence; empty: it fits this library.
 std::string why_not(const BackendPlugin& plugin);
 

@@ -6,7 +6,7 @@ class Backend;
 struct CudaKernels;
 
 /// Changes with everything that a plugin and the library must agree on: this struct, Backend, and what they mention.
-inline constexpr int kBackendAbi = 3;
+inline constexpr int kBackendAbi = 4;
 
 /// What libwamcore_cuda.so says about itself. Read before any of its other code runs.
 struct BackendPlugin {
@@ -15,7 +15,8 @@ struct BackendPlugin {
   int toolkit = 0;                // CUDA version it was built with, 1000 * major + 10 * minor
   const int* real = nullptr;      // [real_count] compute capabilities it has machine code for, 10 * major + minor
   int real_count = 0;
-  int ptx = 0;  // oldest compute capability the driver can translate its PTX for; 0: it has none
+  int ptx = 0;         // oldest compute capability the driver can translate its PTX for; 0: it has none
+  bool sm90a = false;  // has the kernels of wgmma and TMA, for 9.0 alone
   Backend* (*make)(int gpu, int threads) = nullptr;  // the caller owns it; throws DeviceError
   const CudaKernels* kernels = nullptr;              // single operations, see cuda_kernels.h
 };

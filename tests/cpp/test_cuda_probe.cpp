@@ -52,6 +52,26 @@ TEST(every_problem_is_one_sentence_that_names_it) {
   CHECK(said(problem("0 13000 2 90", plugin(), 2), "no GPU 2"));
 }
 
+TEST(the_way_of_fp8_is_told) {
+  BackendPlugin p = plugin();
+  const auto path = [&](const char* answers) {
+    CHECK(problem(answers, p).empty());
+    return fp8_path(p, ask_driver(0, WAMCORE_FAKE_DRIVER_FILE));
+  };
+  p.sm90a = true;
+  unsetenv("WAMCORE_CUDA_KERNELS");
+  CHECK(path("0 13000 1 90") == "fp8 by wgmma (sm_90a)");
+  for (const char* later : {"0 13000 1 89", "0 13000 1 100", "0 13000 1 120"})
+    CHECK(path(later) == "fp8 by mma.sync (sm_89)");
+  for (const char* older : {"0 13000 1 80", "0 13000 1 86", "0 13000 1 87"})
+    CHECK(has(path(older), "no fp8") && has(path(older), "8.9, this is 8."));
+  setenv("WAMCORE_CUDA_KERNELS", "sm80", 1);
+  CHECK(has(path("0 13000 1 90"), "mma.sync") && has(path("0 13000 1 90"), "WAMCORE_CUDA_KERNELS is sm80"));
+  unsetenv("WAMCORE_CUDA_KERNELS");
+  p.sm90a = false;
+  CHECK(has(path("0 13000 1 90"), "mma.sync") && has(path("0 13000 1 90"), "no kernels for sm_90a"));
+}
+
 TEST(machine_code_alone_limits_the_gpus) {
   BackendPlugin no_ptx = plugin();
   no_ptx.ptx = 0;

@@ -19,6 +19,9 @@ constexpr wam::BackendPlugin kPlugin{.version = WAMCORE_VERSION,
                                      .real = kReal,
                                      .real_count = sizeof(kReal) / sizeof(kReal[0]),
                                      .ptx = 80,
+#ifdef WAMCORE_WITH_SM90A
+                                     .sm90a = true,
+#endif
                                      .make = make,
                                      .kernels = &wam::cuda::kKernelCalls};
 
