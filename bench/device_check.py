@@ -262,6 +262,9 @@ def build(args: argparse.Namespace) -> int:
 
 def correctness(args: argparse.Namespace) -> int:
     clock, program = Clock(args.seconds), args.program or args.build / "tests" / "device" / "device_check"
+    if not program.exists():
+        print(f"device_check: {program} is not there: run bench/device_check build first", file=sys.stderr)
+        return 2
     status, gpu = execute([program, "gpu"], 60)
     if status:
         print(f"device_check: no GPU can be checked here: {last_line(gpu)}", file=sys.stderr)
@@ -361,7 +364,8 @@ def bench(args: argparse.Namespace) -> int:
     )
     status, text = execute([sys.executable, "-c", ask], 60, environment)
     if status:
-        print(f"device_check: the package has no benchmarks: {last_line(text)}", file=sys.stderr)
+        first = "" if args.package or (args.build / "package").exists() else "; run bench/device_check build first"
+        print(f"device_check: the package has no benchmarks: {last_line(text)}{first}", file=sys.stderr)
         return 2
     known, models, usable, sentence = json.loads(last_line_json(text))
     if not usable:

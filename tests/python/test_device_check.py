@@ -109,6 +109,16 @@ def test_without_a_gpu_it_says_so(tmp_path, capsys):
     assert "no GPU can be checked here: device_check: no CUDA-capable device" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["correctness", "bench"])
+def test_without_a_build_it_says_what_to_run(tmp_path, monkeypatch, capsys, command):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'no module' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(device_check.sys, "executable", str(python))
+    assert device_check.main([command, "--build", str(tmp_path / "nowhere")]) == 2
+    assert "run bench/device_check build first" in capsys.readouterr().err
+
+
 def test_the_program_itself_finds_no_gpu(build_dir):
     program = build_dir / "tests" / "device" / "device_check"
     if not program.exists():
