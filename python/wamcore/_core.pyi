@@ -226,7 +226,7 @@ class SafetyFilter:
         horizon: int = 0,
         dt: float = 0.0,
         max_obs_age: float = ...,
-        first_step_time: float = 0.4,
+        first_step_time: float = 0.2,
         max_first_step: Sequence[float] = (),
         range_slack: float = 0.5,
         soft_margin: float = 0.0,

@@ -86,6 +86,15 @@ inline std::shared_ptr<TestPolicy> sine_policy(int horizon = 16) {
   return std::make_shared<TestPolicy>(fill_sine, horizon);
 }
 
+/// How far from the measured joints a chunk may begin in these tests, s at the velocity limit, unless a test says it:
+/// the sine goes on while a robot brakes, stands or waits for a slow machine.
+inline constexpr double kFirstStep = 0.4;
+
+inline void go_on(wam::RunnerOptions& options) {
+  if (options.safety.first_step_time == wam::SafetyOptions{}.first_step_time)
+    options.safety.first_step_time = kFirstStep;
+}
+
 /// A run in virtual time with all its parts at hand.
 struct VirtualRun {
   std::shared_ptr<wam::ManualClock> clock = std::make_shared<wam::ManualClock>(1'000'000'000);
@@ -97,6 +106,7 @@ struct VirtualRun {
              wam::MockOptions mock = robot(), wam::JointLimits l = limits()) {
     hal = std::make_shared<wam::MockHal>(clock, std::move(mock));
     options.clock = clock;
+    go_on(options);
     if (options.record == 0.0) options.record = 60.0;
     faults = std::make_shared<wam::FaultInjector>(hal, clock);
     runner = std::make_unique<wam::VirtualRunner>(std::move(policy), faults, std::move(l), options, std::move(delays));

@@ -7,6 +7,23 @@
 using namespace wam;
 using namespace fixture;
 
+namespace {
+
+/// Joints that are all the same, with the velocity limit in rad/s.
+JointLimits alike(size_t joints, double velocity) {
+  JointLimits limits;
+  for (size_t j = 0; j < joints; ++j) {
+    limits.names.push_back(std::to_string(j));
+    limits.position_min.push_back(-2.9);
+    limits.position_max.push_back(2.9);
+    limits.velocity.push_back(velocity);
+    limits.acceleration.push_back(10);
+  }
+  return limits;
+}
+
+}  // namespace
+
 TEST(seed_refuses_what_it_cannot_vouch_for) {
   const JointLimits limits = random_limits(2);
   SafetyFilter filter(limits, {.seed_slack = 0.01});
@@ -67,19 +84,28 @@ TEST(each_stage_refuses_its_kind_of_chunk) {
 }
 
 TEST(first_step_catches_zeros_and_relative_targets) {
-  JointLimits limits;
-  for (int j = 0; j < 7; ++j) {
-    limits.names.push_back(std::to_string(j));
-    limits.position_min.push_back(-2.9);
-    limits.position_max.push_back(2.9);
-    limits.velocity.push_back(2.2);
-    limits.acceleration.push_back(10);
+  struct Robot {
+    std::vector<double> home;  // rad
+    double velocity;           // rad/s
+  };
+  const Robot robots[] = {{{0, 1.2, -1.6, -1.2}, 4.0},                  // the bundled model's
+                          {{0, -0.96, 1.16, 0, -0.3, 0}, 3.0},          // an arm of ALOHA
+                          {{0, -0.78, 0, -2.36, 0, 1.57, 0.78}, 2.2}};  // a Franka
+  const Moment now{.tick = 3, .t_ns = 1'000'000'000};
+  for (const Robot& robot : robots) {
+    const JointLimits limits = alike(robot.home.size(), robot.velocity);
+    SafetyFilter filter(limits, {});  // with what everybody gets who asks for nothing else
+    CHECK(filter.seed(robot.home));
+    std::vector<double> rows(robot.home.size(), 0.0);
+    CHECK(filter.admit(good_chunk(limits, rows), now, robot.home) == Reason::first_step);
+    for (double& v : rows) v = uniform(-0.3, 0.3);  // so much on from here, which is no place
+    CHECK(filter.admit(good_chunk(limits, rows), now, robot.home) == Reason::first_step);
+    CHECK(filter.admit(good_chunk(limits, robot.home), now, robot.home) == Reason::none);
   }
-  const std::vector<double> home{0, -0.78, 0, -2.36, 0, 1.57, 0.78};
+  const std::vector<double> home = robots[2].home;
+  const JointLimits limits = alike(home.size(), robots[2].velocity);
   SafetyFilter filter(limits, {});
   filter.seed(home);
-  const Moment now{.tick = 3, .t_ns = 1'000'000'000};
-  CHECK(filter.admit(good_chunk(limits, std::vector<double>(7, 0.0)), now, home) == Reason::first_step);
   CHECK(filter.admit(good_chunk(limits, home), now, {}) == Reason::first_step);
   CHECK(filter.admit(good_chunk(limits, home), now, std::vector<double>(7, kNaN)) == Reason::first_step);
   // only the row that is due counts: rows 0..2 lie in the past

@@ -397,6 +397,7 @@ TEST(a_million_ticks_with_faults_and_no_command_outside_the_limits) {
   RunnerOptions options{.control_hz = 10, .command_validity = 1.0, .record = 0.1};
   options.max_state_age = 0.5;
   options.safety.hold_time = 100;
+  go_on(options);
   VirtualRunner runner(policy, hal, l, options, delays);
   runner.start();
   while (runner.tick() < 1'000'000 && runner.step()) {

@@ -134,6 +134,7 @@ struct ThreadedRun {
   explicit ThreadedRun(std::shared_ptr<Policy> policy, RunnerOptions options = {}, MockOptions mock = robot()) {
     hal = std::make_shared<MockHal>(clock, std::move(mock));
     options.clock = clock;
+    go_on(options);
     options.record = 60;
     options.safety.hold_time = 100;  // this machine may be slow: a late chunk is no fault here
     faults = std::make_shared<FaultInjector>(hal, clock);
@@ -183,7 +184,8 @@ TEST(threads_follow_the_plan_and_stop_in_order) {
 TEST(a_driver_may_stamp_its_joints_with_the_time_of_the_reading) {
   const auto clock = std::make_shared<SystemClock>();  // on which that is a little after the cycle began
   const auto hal = std::make_shared<MockHal>(clock, robot());
-  Runner runner(sine_policy(), hal, limits(), {.control_hz = 100.0, .max_state_age = 1.0, .clock = clock});
+  Runner runner(sine_policy(), hal, limits(),
+                {.control_hz = 100.0, .max_state_age = 1.0, .safety = {.first_step_time = kFirstStep}, .clock = clock});
   runner.start();
   const uint64_t patience = clock->now_ns() + 20'000'000'000;
   while (runner.stats().chunks < 2 && runner.running() && clock->now_ns() < patience) runner.wait(0.01);
@@ -324,7 +326,7 @@ TEST(the_servo_thread_allocates_nothing_and_takes_no_lock) {
                 {.control_hz = 1000,
                  .execute_horizon = 1,
                  .record = 10,
-                 .safety = {.workspace = everywhere(), .hold_time = 100},
+                 .safety = {.first_step_time = kFirstStep, .workspace = everywhere(), .hold_time = 100},
                  .clock = clock});
   allocations = locks = 0;
   runner.start();
@@ -355,7 +357,8 @@ TEST(the_servo_thread_allocates_nothing_and_takes_no_lock) {
 
 TEST(real_time_wishes_are_answered) {
   auto hal = std::make_shared<BareHal>();
-  Runner runner(sine_policy(64), hal, limits(), {.realtime = Realtime::ignore});
+  Runner runner(sine_policy(64), hal, limits(),
+                {.realtime = Realtime::ignore, .safety = {.first_step_time = kFirstStep}});
   runner.start();
   runner.stop();
   CHECK(runner.stats().realtime == "not asked for");
@@ -389,7 +392,10 @@ TEST(a_proxied_driver_is_called_from_one_thread_only) {
   auto proxy = std::make_shared<ProxyHal>(inner, clock, 5'000'000);
   const auto policy = sine_policy(64);
   Runner runner(policy, proxy, limits(),
-                {.execute_horizon = 8, .command_validity = 1, .safety = {.hold_time = 100}, .clock = clock});
+                {.execute_horizon = 8,
+                 .command_validity = 1,
+                 .safety = {.first_step_time = kFirstStep, .hold_time = 100},
+                 .clock = clock});
   runner.start();
   drive(*clock, runner, 6.0, {.sleepers = 3, .policy = policy.get()});
   CHECK(runner.running());
@@ -404,7 +410,7 @@ TEST(a_proxied_driver_that_fails_is_heard) {
   auto inner = std::make_shared<BareHal>();
   inner->fail_at = 100;
   auto proxy = std::make_shared<ProxyHal>(inner, clock, 5'000'000);
-  Runner runner(sine_policy(64), proxy, limits(), {.clock = clock});
+  Runner runner(sine_policy(64), proxy, limits(), {.safety = {.first_step_time = kFirstStep}, .clock = clock});
   runner.start();
   drive(*clock, runner, 6.0, {.sleepers = 3});
   CHECK_THROWS(runner.wait(0), RobotError, "the wire is cut");
@@ -419,7 +425,7 @@ TEST(a_robot_that_was_activated_in_vain_is_deactivated) {
     inner->q[0] = 5.0;  // rad, far outside the limits
     std::shared_ptr<Hal> hal = inner;
     if (proxied) hal = std::make_shared<ProxyHal>(inner, clock, 5'000'000);
-    Runner runner(sine_policy(64), hal, limits(), {.clock = clock});
+    Runner runner(sine_policy(64), hal, limits(), {.safety = {.first_step_time = kFirstStep}, .clock = clock});
     CHECK_THROWS(runner.start(), RobotError, "inside their limits");
     CHECK(!inner->active && inner->stops == 1 && inner->closes == 1);
   }
@@ -510,7 +516,7 @@ TEST(fault_bits_of_a_driver_are_told) {
     inner->fail_at = 100;
     std::shared_ptr<Hal> hal = inner;
     if (proxied) hal = std::make_shared<ProxyHal>(inner, clock, 5'000'000);
-    Runner runner(sine_policy(64), hal, limits(), {.clock = clock});
+    Runner runner(sine_policy(64), hal, limits(), {.safety = {.first_step_time = kFirstStep}, .clock = clock});
     runner.start();
     CHECK(runner.stats().fault_bits == 0);
     drive(*clock, runner, 6.0, {.sleepers = proxied ? 3 : 2});
@@ -538,7 +544,7 @@ TEST(a_reset_within_a_servo_cycle_is_refused) {
   };
   auto clock = std::make_shared<ManualClock>(1'000'000'000);
   auto hal = std::make_shared<Asking>();
-  Runner runner(sine_policy(64), hal, limits(), {.clock = clock});
+  Runner runner(sine_policy(64), hal, limits(), {.safety = {.first_step_time = kFirstStep}, .clock = clock});
   hal->runner = &runner;
   runner.start();
   drive(*clock, runner, 0.5);

@@ -7,7 +7,8 @@ import wamcore as wam
 
 DT, HORIZON, DOF = 0.1, 16, 2
 NAMES = ["shoulder", "elbow"]
-PATIENT = dict(max_state_age=5.0, command_validity=5.0, safety=dict(hold_time=60.0))  # a busy machine is no fault here
+# a busy machine is no fault here, nor that the sine goes on meanwhile
+PATIENT = dict(max_state_age=5.0, command_validity=5.0, safety=dict(hold_time=60.0, first_step_time=0.4))
 
 
 def limits(velocity=2.0, acceleration=20.0):

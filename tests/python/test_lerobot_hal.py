@@ -36,7 +36,7 @@ class Follower:
 
 def test_a_run_in_degrees():
     robot = Follower()
-    hal = LeRobot(robot, joints=["shoulder", "elbow"])
+    hal = LeRobot(robot, units=np.pi / 180, joints=["shoulder", "elbow"])
     limits = wam.JointLimits(["shoulder", "elbow"], [-2, -2], [2, 2], [2, 2], [20, 20])
     policy = SinePolicy()
     with wam.VirtualRunner(policy, hal, limits) as runner:
@@ -52,7 +52,7 @@ def test_a_run_in_degrees():
 def test_a_robot_that_was_connected_stays_so():
     robot = Follower()
     robot.connect()
-    hal = LeRobot(robot)
+    hal = LeRobot(robot, units=np.pi / 180)
     hal.configure(wam.HalConfig())
     hal.activate(wam.Mode.position)
     hal.close()
@@ -61,9 +61,11 @@ def test_a_robot_that_was_connected_stays_so():
 
 def test_what_it_cannot_drive_is_refused():
     with pytest.raises(wam.RobotError, match="joint positions only"):
-        LeRobot(Follower(extra=("base.vel",)))
+        LeRobot(Follower(extra=("base.vel",)), units=1.0)
     with pytest.raises(wam.RobotError, match="an order of"):
-        LeRobot(Follower(), joints=["elbow"])
+        LeRobot(Follower(), units=1.0, joints=["elbow"])
+    with pytest.raises(TypeError, match="units"):  # what its numbers count cannot be guessed
+        LeRobot(Follower())
     with pytest.raises(wam.RobotError, match="units name no"):
         LeRobot(Follower(), units={"elbow": 1.0})
     with pytest.raises(wam.RobotError, match="other than 0"):

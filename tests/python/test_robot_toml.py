@@ -138,6 +138,7 @@ def test_a_joint_that_is_left_out_must_be_held(read):
         ('xyz="-1 0 0"', 'xyz="-2 0 0"', "joint 'thumb': wanted an axis of length 1 for a sliding joint, got 2"),
         ('xyz="0 0 1"', 'xyz="0 0"', "joint 'shoulder': <axis> xyz: wanted three numbers, got '0 0'"),
         ('mimic joint="finger"', 'mimic joint="toe"', "joint 'thumb' mimics 'toe'"),
+        ('mimic joint="finger"', 'mimic joint="thumb"', "joint 'thumb' mimics 'thumb', which does not move by itself"),
         ("<robot name", "<!DOCTYPE robot><robot name", "without document type"),
         ("<robot", "<robo", "arm.urdf: mismatched tag"),
         ('<robot name="arm">', "<sdf>", "arm.urdf: mismatched tag"),
@@ -147,6 +148,20 @@ def test_a_contradictory_urdf_is_refused(read, old, new, message):
     assert old in URDF
     with pytest.raises(wam.ConfigError, match=re.escape(message)):
         read(TOML, URDF.replace(old, new, 1))
+
+
+def test_how_far_a_chunk_may_begin_is_said_for_every_joint_or_for_none(read):
+    assert read().first_step is None and read().runner_options()["safety"] == {}
+    every = TOML.replace("{name", "{first_step = 9, name")
+    np.testing.assert_allclose(
+        read(every).runner_options()["safety"]["max_first_step"], [np.pi / 20, np.pi / 20, 0.009]
+    )
+    for toml, message in (
+        (TOML.replace("{name", "{first_step = 9, name", 1), "joints: wanted first_step for every joint or for none"),
+        (every.replace("first_step = 9", "first_step = 0", 1), "joints[0].first_step: wanted a positive number of deg"),
+    ):
+        with pytest.raises(wam.ConfigError, match=re.escape(message)):
+            read(toml)
 
 
 CHANNELS = """
@@ -182,6 +197,9 @@ def test_channels_are_mapped_and_grippers_have_their_own_convention(read):
         ('"finger", "shoulder"', '"toe"', "channels.states: wanted some of"),
         ('joint = "finger"', 'joint = "thumb"', "grippers[0].joint: wanted one of ['elbow', 'shoulder', 'finger']"),
         ("model_closed = 1", "model_closed = 0", "grippers[0]: wanted different numbers for open and closed"),
+        ("open = 40", "open = 4000", "grippers[0]: wanted open and closed within the joint's limits"),
+        ("hysteresis = 0.3", "hysteresis = 1", "grippers[0].hysteresis: wanted a share from 0 to below 1, got 1"),
+        ("hysteresis = 0.3", "hysteresis = -0.1", "grippers[0].hysteresis: wanted a share"),
         ("model_closed = 1", "", "grippers[0].model_closed: wanted what the model says for it, got nothing"),
         ('angle = "rad"', "", "channels.angle: wanted"),
     ],

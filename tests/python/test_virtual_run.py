@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 import wamcore as wam
-from robots import DOF, Arm, SinePolicy, limits, mock, sine
+from robots import DOF, DT, HORIZON, Arm, SinePolicy, limits, mock, sine
 
 
 @pytest.mark.parametrize("delay", [0, 2, [1, 3, 0]])
@@ -66,6 +66,28 @@ def test_nothing_unvetted_moves_the_robot(spoil, reason):
     with pytest.raises(wam.RobotError, match=f"refused.*{reason}="):
         run.run(60.0)
     assert not np.any(arm.commands) and arm.calls[-1] == "close" and run.stats["safety"][reason] >= 10
+
+
+@pytest.mark.parametrize("what", ["zeros", "relative"])
+@pytest.mark.parametrize("mode", ["blend", "async_switch", "sync"])
+def test_zeros_and_relative_targets_move_nothing_with_default_options(what, mode):
+    """The bundled model's robot where its demonstrations begin, and a policy that is wrong from its first chunk on."""
+    body, start = wam.load("tabletop", device="cpu").embodiment, np.array([0.0, 1.2, -1.6, -1.2])
+
+    class Wrong(SinePolicy):
+        def infer(self, obs):
+            small = 0.02 * np.arange(1, HORIZON + 1)[:, None] * np.ones(len(start))
+            return wam.ActionChunk(small * (what == "relative"), DT, obs, sequence=obs.tick + 1)
+
+        def dof(self):
+            return len(start)
+
+    arm = wam.MockHal(wam.ManualClock(1), joints=body.limits.names, start=start, record_commands=10_000)
+    run = wam.VirtualRunner(Wrong(), arm, body.limits, mode=mode)
+    run.start()
+    with pytest.raises(wam.RobotError, match=r"refused.*first_step="):
+        run.run(60.0)
+    np.testing.assert_allclose(arm.commands, np.tile(start, (len(arm.commands), 1)), atol=1e-12)
 
 
 def test_a_stale_chunk_is_refused():

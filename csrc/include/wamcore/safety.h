@@ -64,7 +64,7 @@ struct SafetyOptions {
   int horizon = 0;                                               // rows of a chunk; 0 = any
   double dt = 0.0;                                               // s between rows; 0 = any
   double max_obs_age = std::numeric_limits<double>::infinity();  // s, at admission
-  double first_step_time = 0.4;        // s; a first row may be velocity limit times this away from the measured joint,
+  double first_step_time = 0.2;        // s; a first row may be velocity limit times this away from the measured joint,
   std::vector<double> max_first_step;  // [dof] rad; unless it is given here
   double range_slack = 0.5;            // rad a row may lie outside the position limits before its chunk is refused
   double soft_margin = 0.0;            // rad that targets keep away from the position limits

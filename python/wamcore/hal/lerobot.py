@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any, Protocol
 
@@ -32,16 +31,15 @@ class LeRobot(Hal):
     Args:
         robot: an instance, connected or not.
         units: what one unit of each joint is in rad (or m): a number for all joints, or {joint: number}.
-            The default is for degrees; give 1.0 for joints that count in rad.
+            math.pi / 180 for degrees, 1.0 for rad; for joints that LeRobot counts in percent of their calibrated range
+            (`use_degrees=False`, and its grippers) what one percent is. No default: one taken for another moves far.
         joints: order of the joints without ".pos"; None for that of `action_features`.
 
     Raises:
         RobotError: the robot has no joints of that name, or an action that is no joint position.
     """
 
-    def __init__(
-        self, robot: Robot, *, units: float | dict[str, float] = math.pi / 180, joints: list[str] | None = None
-    ):
+    def __init__(self, robot: Robot, *, units: float | dict[str, float], joints: list[str] | None = None):
         super().__init__()
         self.robot = robot
         named = [k for k in robot.action_features if k.endswith(SUFFIX)]

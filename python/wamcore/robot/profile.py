@@ -45,6 +45,7 @@ class RobotProfile:
         driver: which one moves it.
         camera_latency: {camera: s}, from mid-exposure to the time that its frames claim to be of.
         state_latency: the same of the measured joints, s.
+        first_step: how far from the measured joints a chunk may begin, rad or m for each; None: the filter's default.
     """
 
     path: Path
@@ -58,10 +59,13 @@ class RobotProfile:
     driver: Driver
     camera_latency: dict[str, float] = field(default_factory=dict)
     state_latency: float = 0.0
+    first_step: list[float] | None = None
 
     def runner_options(self) -> dict[str, Any]:
         """Keyword arguments for Runner and VirtualRunner."""
-        safety = {} if self.workspace is None else {"workspace": self.workspace}
+        safety: dict[str, Any] = {} if self.workspace is None else {"workspace": self.workspace}
+        if self.first_step is not None:
+            safety["max_first_step"] = self.first_step
         return {
             "grippers": self.grippers,
             "parameters": self.driver.parameters,
@@ -139,6 +143,7 @@ def read_robot(path: str | Path, description: str | Path | None = None) -> Robot
 class _Reader:
     def __init__(self, top: Table, description: str | Path | None):
         self.top, self.elsewhere = top, description
+        self.steps: list[float] | None = None
 
     def read(self) -> RobotProfile:
         top = self.top
@@ -152,13 +157,14 @@ class _Reader:
         units.finish()
         limits = self.limits()
         self.names = list(limits.names)
+        self.position = list(zip(limits.position_min, limits.position_max, strict=True))
         grippers, ends = self.grippers()
         actions, states = self.channels(ends)
         workspace = read_workspace(top.table("workspace"), self.description, self.names, self.units)
         driver, late = self.driver(), self.latency()
         top.finish()
         return RobotProfile(
-            top.file, name, self.description, limits, grippers, actions, states, workspace, driver, *late
+            top.file, name, self.description, limits, grippers, actions, states, workspace, driver, *late, self.steps
         )
 
     # --- joints
@@ -172,7 +178,11 @@ class _Reader:
             name = table.text("name", "the name of a joint of the description")
             if name in rows:
                 table.refuse("name", "every joint once", f"'{name}' again")
+            if table.has("first_step"):
+                self.first_step(table, name)
             rows[name] = self.joint(table, name)
+        if self.steps is not None and len(self.steps) != len(tables):
+            self.top.refuse("joints", "first_step for every joint or for none", f"{len(self.steps)} of {len(tables)}")
         held = self.top.values.pop("held", [])
         moving = {n for n, j in self.description.joints.items() if j.follows is None}
         if not isinstance(held, list) or not set(map(str, held)) <= moving - set(rows):
@@ -219,6 +229,11 @@ class _Reader:
             table.refuse("wider_than_description", "it only where a limit is wider", "limits within the description's")
         return [low, high, speed, acceleration, jerk]
 
+    def first_step(self, table: Table, name: str) -> None:
+        kind = self.described(table, name).kind
+        step = table.number("first_step", f"a positive number of {self.units.word(kind)}", positive=True)
+        self.steps = [*(self.steps or []), step * self.units.of(kind)]
+
     def described(self, table: Table, name: str) -> Joint:
         stated = self.description.joints.get(name)
         if stated is None:
@@ -244,6 +259,10 @@ class _Reader:
                 table.refuse("joint", "every gripper once", f"'{self.names[j]}' again")
             unit = self.units.of(self.description.joints[self.names[j]].kind)
             ends = [unit * table.number(key) for key in ("open", "closed")]
+            low, high = self.position[j]
+            if not all(low - 1e-9 <= end <= high + 1e-9 for end in ends):
+                table.refuse("", f"open and closed within the joint's limits, [{low / unit:g}, {high / unit:g}]",
+                             f"{[end / unit for end in ends]}")  # fmt: skip
             says = [table.number(key, "what the model says for it") for key in ("model_open", "model_closed")]
             if says[0] == says[1] or ends[0] == ends[1]:
                 table.refuse("", "different numbers for open and closed", f"{ends} and {says}")
@@ -251,7 +270,9 @@ class _Reader:
             maps[j] = (scale, ends[0] - scale * says[0])
             entry = {"joint": j, "open": ends[0], "closed": ends[1]}
             if table.has("hysteresis"):
-                entry["hysteresis"] = table.number("hysteresis", "a share from 0 to 1")
+                entry["hysteresis"] = table.number("hysteresis", share := "a share from 0 to below 1", least=0.0)
+                if entry["hysteresis"] >= 1:
+                    table.refuse("hysteresis", share, repr(entry["hysteresis"]))
             table.finish()
             out.append(entry)
         return out, maps

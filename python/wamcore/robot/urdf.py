@@ -69,6 +69,8 @@ class _Reader:
         for joint in self.joints.values():
             if joint.follows is not None and joint.follows not in self.joints:
                 self.refuse(f"joint '{joint.name}' mimics '{joint.follows}', which is no joint that moves")
+            if joint.follows is not None and self.joints[joint.follows].follows is not None:
+                self.refuse(f"joint '{joint.name}' mimics '{joint.follows}', which does not move by itself")
         frames, numbers = self.frames(links)
         return Description(self.path, self.joints, frames, numbers)
 
