@@ -9,7 +9,8 @@ Every peer is a process in an environment of its own, made under --work (or name
 has 10 minutes to get ready: "did not finish" is a result. Peers take turns in rounds, those that wait are stopped. What
 was measured before is read from --out and not measured again. Sizes S, M and L are 7, 52 and 275 M parameters;
 "tabletop" is the bundled model's own step. Peers embed the text in every pass; wamcore keeps its keys and values.
-bench.peers_chart draws the result. Not there yet: ggml runtimes of world action models.
+bench.peers_chart draws the result. ggml stands for the runtimes that are built on it: wam.cpp, the one for world action
+models, says that its CPU build cannot predict.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ PACKAGES = {
     "torch": TORCH,
     "onnxruntime": (*TORCH, "onnx", "onnxscript", "onnxruntime"),
     "openvino": (*TORCH, "onnx", "onnxscript", "openvino", "nncf"),
+    # built for this CPU from its source
+    "ggml": (
+        "--no-binary=ggml-python",
+        "ggml-python==0.0.45",
+        "-Ccmake.define.GGML_LLAMAFILE=ON",
+        "numpy",
+        "safetensors",
+    ),
 }
 ISA = {  # what holds each library to an instruction set
     "avx2": {"WAMCORE_CPU_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
@@ -41,6 +50,7 @@ PEERS = (
     *(f"torch-{how}-{d}" for how in ("eager", "compile", "freeze", "autotune") for d in ("float32", "bfloat16")),
     *(f"onnxruntime-{d}" for d in ("float32", "int8")),
     *(f"openvino-{d}" for d in ("float32", "bfloat16", "int8")),
+    *(f"ggml-{d}" for d in ("float32", "int8")),
 )
 READY = 600.0  # s
 ANSWER = 600.0  # s, for one turn

@@ -249,5 +249,14 @@ def openvino_step(how, folder, config, inputs, threads):
     return step
 
 
+def ggml_step(how, folder, config, inputs, threads):
+    from ggml_pass import load
+
+    if "WAMCORE_CPU_ISA" in os.environ:
+        raise RuntimeError("ggml chooses its instructions when it is built, not when it runs")
+    denoise = load(folder, config, inputs, how[0], threads)
+    return lambda: denoise(inputs)
+
+
 if __name__ == "__main__":
     serve(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
