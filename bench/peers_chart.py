@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-COLOURS = {"wamcore": "#0b6e4f", "torch": "#e07a5f", "onnxruntime": "#8d99ae", "openvino": "#3d5a80"}
+COLOURS = {"wamcore": "#0b6e4f", "torch": "#e07a5f", "onnxruntime": "#8d99ae", "openvino": "#3d5a80", "ggml": "#b08968"}
 
 
 def draw(report: dict, path: Path) -> None:

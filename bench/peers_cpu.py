@@ -3,7 +3,7 @@ float64 beside every time.
 
     python -m bench.peers_cpu --out peers_cpu.json                      # all sizes, 1 and 2 threads, every peer
     python -m bench.peers_cpu --sizes S --threads 1 --peers wamcore-float32 torch-eager-float32
-    python -m bench.peers_cpu --isa avx2                                # every peer held to the instructions of AVX2
+    python -m bench.peers_cpu --isa avx2                                # those that can be held to AVX2
 
 Every peer is a process in an environment of its own, made under --work (or named: --python torch=/path/to/python), and
 has 10 minutes to get ready: "did not finish" is a result. Peers take turns in rounds, those that wait are stopped. What
@@ -42,9 +42,15 @@ PACKAGES = {
         "safetensors",
     ),
 }
-ISA = {  # what holds each library to an instruction set
-    "avx2": {"WAMCORE_CPU_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+ISA = {  # what holds each library to an instruction set: PyTorch multiplies float32 by MKL
+    "avx2": {
+        "WAMCORE_CPU_ISA": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
 }
+HELD = ("wamcore", "torch", "openvino")  # the others take what they find
 PEERS = (
     *(f"wamcore-{d}" for d in ("float32", "int8")),
     *(f"torch-{how}-{d}" for how in ("eager", "compile", "freeze", "autotune") for d in ("float32", "bfloat16")),
@@ -81,7 +87,8 @@ def main() -> None:
         for threads in args.threads:
             title = f"{size}, {threads} threads" + (f", {args.isa}" if args.isa else "")
             rows = report["results"].setdefault(title, {})
-            wanted = [p for p in args.peers if p not in rows]
+            held = [p for p in args.peers if not args.isa or p.split("-")[0] in HELD]
+            wanted = [p for p in held if p not in rows]
             rows.update(compare(wanted, folder, threads, args, named))
             args.out.write_text(json.dumps(report, indent=1))
             tell(title, rows)

@@ -113,7 +113,7 @@ bool VirtualRunner::step() {
   if (!s.running) return false;
   if (s.within) throw RobotError("VirtualRunner.step: wants no step that goes on; a driver or policy is part of one");
   struct Within {
-    explicit Within(bool& flag) : flag(flag) { flag = true; }
+    explicit Within(bool& f) : flag(f) { flag = true; }
     ~Within() { flag = false; }
     bool& flag;
   } within(s.within);

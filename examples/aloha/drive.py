@@ -149,8 +149,7 @@ def drive(profile: wam.RobotProfile, policy: Script, seconds: float, **options) 
     """One run; what it did, as plain data."""
     robot = Aloha(profile)
     start, why = robot.read().copy(), ""
-    safety = {"first_step_time": 0.1}  # s: a first row may be 0.3 rad away
-    given = profile.runner_options() | {"safety": safety, "control_hz": 1 / DT, "record": 120.0} | options
+    given = profile.runner_options() | {"control_hz": 1 / DT, "record": 120.0} | options
     runner = wam.VirtualRunner(profile.policy(policy), robot, profile.limits, [1, 3, 2], **given)
     try:
         runner.start()

@@ -70,3 +70,40 @@ def test_what_it_cannot_drive_is_refused():
         LeRobot(Follower(), units={"elbow": 1.0})
     with pytest.raises(wam.RobotError, match="other than 0"):
         LeRobot(Follower(), units=0.0)
+
+
+def losing(robot, name, which):
+    """Makes the exchanges of those numbers (from 0) get lost on the wire."""
+    whole, calls = getattr(robot, name), iter(range(10**9))
+
+    def exchange(*args):
+        if next(calls) in which:
+            raise ConnectionError("there is no status packet")
+        return whole(*args)
+
+    setattr(robot, name, exchange)
+
+
+@pytest.mark.parametrize("name", ["get_observation", "send_action"])
+def test_a_packet_lost_on_the_wire_is_a_hiccup(name):
+    robot = Follower()
+    losing(robot, name, {0, 20, 21, 40})  # the first while it is activated
+    limits = wam.JointLimits(["elbow", "shoulder"], [-2, -2], [2, 2], [2, 2], [20, 20])
+    with wam.VirtualRunner(SinePolicy(), LeRobot(robot, units=np.pi / 180), limits) as runner:
+        runner.run(3.0)
+        assert runner.stats["safety"]["estop"] == 0 and len(robot.sent) > 100
+    assert not robot.is_connected
+
+
+@pytest.mark.parametrize("name", ["get_observation", "send_action"])
+def test_a_cable_that_is_out_ends_the_run(name):
+    robot = Follower()
+    losing(robot, name, range(60, 10**6))
+    limits = wam.JointLimits(["elbow", "shoulder"], [-2, -2], [2, 2], [2, 2], [20, 20])
+    runner = wam.VirtualRunner(SinePolicy(), LeRobot(robot, units=np.pi / 180), limits)
+    runner.start()
+    with pytest.raises(wam.RobotError, match="no status packet"):
+        runner.run(3.0)
+    sent = len(robot.sent)
+    runner.stop()
+    assert 50 < sent < 65 and len(robot.sent) == sent  # nothing after the third loss

@@ -27,8 +27,9 @@ DEFINITION = (
     "robot for which the world waits. seam: distance between the new chunk and the motion before where it takes "
     "over, largest joint; jump: what the command moves there beyond the reference's velocity, at servo rate; jerk: "
     "third difference of the commands at servo rate, in rad/s^3 and as a share of its limit; age: capture to "
-    "command; limited: share of following servo cycles in which a safety stage changed the command; lost: success "
-    "in points below sync at delay 0, on the same worlds, with its 95 % interval"
+    "command; limited: share of following servo cycles in which a safety stage changed the command; rows late: rows of "
+    "a chunk that had passed when it took over, and of how many chunks; lost: success in points below sync at delay 0, "
+    "on the same worlds, with its 95 % interval"
 )
 
 
@@ -222,7 +223,7 @@ def servo_cost(seconds: float = 20.0) -> dict:
 
 
 HEAD = ("mode", "delay", "n", "success", "lost", "seam p50", "p99 rad", "p99 v*dt", "jump p99", "jerk max")
-HEAD += ("age p50", "p99", "p99.9", "starved", "limited")
+HEAD += ("age p50", "p99", "p99.9", "starved", "limited", "rows late")
 
 
 def row(c: dict) -> tuple:
@@ -241,6 +242,7 @@ def row(c: dict) -> tuple:
         *(f"{c['obs_age_s'][q]:.2f} s" for q in ("p50", "p99", "p999")),
         c["starved_ticks"],
         f"{c['limited']:.1%}",
+        " ".join(f"{rows}:{n / max(1, sum(c['delay_rows'].values())):.0%}" for rows, n in c["delay_rows"].items()),
     )
 
 
@@ -270,7 +272,7 @@ def tell(report: dict) -> str:
 
 
 def plot(report: dict, path: Path) -> None:
-    """Writes a PNG: success, seams and jerk over the injected delay, a line for each mode."""
+    """Writes a PNG: success, seams, jerk, work of the limiter and age over the injected delay, a line for each mode."""
     import matplotlib
 
     matplotlib.use("Agg", force=False)
@@ -279,6 +281,7 @@ def plot(report: dict, path: Path) -> None:
     panels = (
         ("success", lambda c: c["success"] / c["episodes"]),
         ("seam p99 [rad]", lambda c: c["seam_rad"]["p99"]),
+        ("jerk rms [rad/s³]", lambda c: c["jerk_rad_s3"]["rms"]),
         ("limited share of cycles", lambda c: c["limited"]),
         ("age p99 [s]", lambda c: c["obs_age_s"]["p99"]),
     )

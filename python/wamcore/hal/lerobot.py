@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from .._core import CameraInfo, Description, Hal, JointInfo, RobotError, Status
 
 SUFFIX = ".pos"  # what LeRobot calls the position of a joint
+HICCUPS = 3  # exchanges in a row that may get lost on the wire
 
 
 class Robot(Protocol):
@@ -27,6 +29,8 @@ class Robot(Protocol):
 
 class LeRobot(Hal):
     """A robot of LeRobot. Its commands have no dead-man time: the runner's proxy holds it when commands expire.
+
+    A packet lost on the wire (LeRobot raises ConnectionError) is a hiccup, the third in a row is a fault.
 
     Args:
         robot: an instance, connected or not.
@@ -61,6 +65,7 @@ class LeRobot(Hal):
         self._pictures: dict[str, np.ndarray] = {}
         self._last: tuple[float, np.ndarray] | None = None  # s, rad
         self._ours = self._active = False
+        self._lost: dict[str, int] = {}  # exchanges in a row, by what they are
 
     def configure(self, config) -> Description:
         if not self.robot.is_connected:
@@ -72,10 +77,30 @@ class LeRobot(Hal):
         )
 
     def activate(self, mode) -> None:
-        self._send(self.read()[0])  # holds where it is
+        self._hold()
         self._active = True
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
+    def read(self) -> tuple[np.ndarray, np.ndarray] | Status:
+        return self._unless_lost("read", self._measure)
+
+    def write(self, command) -> Status:
+        if not self._active:
+            return Status.fault
+        return Status.ok if self._unless_lost("write", lambda: self._send(command.q)) is None else Status.retry
+
+    def _unless_lost(self, what: str, exchange: Callable[[], Any]) -> Any:
+        """What the exchange gives, or Status.retry when it was lost; the last of HICCUPS in a row raises."""
+        try:
+            answer = exchange()
+        except ConnectionError:
+            self._lost[what] = self._lost.get(what, 0) + 1
+            if self._lost[what] >= HICCUPS:
+                raise
+            return Status.retry
+        self._lost[what] = 0
+        return answer
+
+    def _measure(self) -> tuple[np.ndarray, np.ndarray]:
         seen = self.robot.get_observation()
         now = time.monotonic()
         q = np.array([float(seen[j + SUFFIX]) for j in self.joints]) * self.scale
@@ -86,11 +111,11 @@ class LeRobot(Hal):
         self._last = now, q
         return q, dq
 
-    def write(self, command) -> Status:
-        if not self._active:
-            return Status.fault
-        self._send(command.q)
-        return Status.ok
+    def _hold(self) -> None:
+        """Makes where it stands its target; raises what the last of HICCUPS attempts does."""
+        self._lost.clear()
+        while self._unless_lost("hold", lambda: self._send(self._measure()[0])) is Status.retry:
+            pass
 
     def _send(self, q: np.ndarray) -> None:
         self.robot.send_action({j + SUFFIX: float(v) for j, v in zip(self.joints, q / self.scale, strict=True)})
@@ -100,8 +125,8 @@ class LeRobot(Hal):
 
     def stop(self, kind) -> None:
         if self._active:
-            self._send(self.read()[0])
-        self._active = False
+            self._active = False
+            self._hold()
 
     def close(self) -> None:
         self._active = False
@@ -112,5 +137,5 @@ class LeRobot(Hal):
     def frame(self, camera: int) -> np.ndarray:
         name = list(self.cameras)[camera]
         if name not in self._pictures:
-            self.read()
+            self._measure()
         return self._pictures[name]
