@@ -10,8 +10,6 @@
 namespace wam::kernels {
 namespace {
 
-constexpr int64_t kMostClosed = 48;
-
 const RoundedProduct& product_of(const Panels& w) {
   static const RoundedProduct bytes = int8_product(), halves = bf16_product();
   return w.int8 ? bytes : halves;
@@ -23,29 +21,35 @@ struct Rounding {
   int8_t* to = nullptr;
   int64_t stride = 0;  // bytes
   int shift = 0;
+  bool wide = false;
 };
 
-template <Isa>
-[[gnu::always_inline]] inline void round_bytes_loop(const Rounding& p) {
+template <typename Value>
+[[gnu::always_inline]] inline void round_rows(const Rounding& p) {
   // Bytes may alias everything: what the loops need is read before they write.
-  const int64_t k = p.k, values = p.stride - kLine;
+  const int64_t k = p.k, values = (p.stride - kLine) / static_cast<int64_t>(sizeof(Value));
   for (int64_t r = 0; r < p.rows; ++r) {
     const float* x = p.x + r * p.ldx;
-    int8_t* __restrict y = p.to + r * p.stride;
+    auto* __restrict y = reinterpret_cast<Value*>(p.to + r * p.stride);
     uint32_t top = 0;
     for (int64_t i = 0; i < k; ++i) top = std::max(top, __builtin_bit_cast(uint32_t, x[i]) & 0x7fffffff);
     const RowScale s = row_scale(top);
     __builtin_memcpy(y + values, &s.scale, sizeof s.scale);
     const int shift = p.shift;
     if (s.inverse == 0.0f) {
-      std::fill_n(y, values, static_cast<int8_t>(shift));
+      std::fill_n(y, values, static_cast<Value>(shift));
       continue;
     }
     const float inverse = s.inverse;
     for (int64_t i = 0; i < k; ++i)
-      y[i] = static_cast<int8_t>(static_cast<int32_t>(__builtin_rintf(x[i] * inverse)) + shift);
-    std::fill(y + k, y + values, int8_t{0});  // meets weights that are zero
+      y[i] = static_cast<Value>(static_cast<int32_t>(__builtin_rintf(x[i] * inverse)) + shift);
+    std::fill(y + k, y + values, Value{0});  // meets weights that are zero
   }
+}
+
+template <Isa>
+[[gnu::always_inline]] inline void round_bytes_loop(const Rounding& p) {
+  p.wide ? round_rows<int16_t>(p) : round_rows<int8_t>(p);
 }
 WAMCORE_VARIANTS(round_bytes, (const Rounding& p), (p))
 
@@ -66,7 +70,7 @@ template <Isa>
   const int64_t col = c.panel * kPanel, cols = std::min(kPanel, p.n - col);
   if (!p.w.int8) return finish(p, c.row, c.rows, col, cols, static_cast<float*>(c.acc));
   const auto* sums = static_cast<const int32_t*>(c.acc);
-  alignas(64) float acc[kMostClosed * kPanel];
+  alignas(64) float acc[kMostRows * kPanel];
   for (int64_t r = 0; r < c.rows; ++r) {
     const float scale = x.scale(c.row + r);
     for (int64_t j = 0; j < kPanel; ++j)
@@ -78,7 +82,7 @@ WAMCORE_VARIANTS(close, (const GemmParams& p, const RoundedRows& x, const Closed
 
 // All panels of at most `most` rows, tile by tile in equal shares.
 void tiles(const RoundedProduct& by, const GemmParams& p, const RoundedRows& x, int64_t begin, int64_t end) {
-  alignas(64) unsigned char acc[kMostClosed * kPanel * sizeof(int32_t)];
+  alignas(64) unsigned char acc[kMostRows * kPanel * sizeof(int32_t)];
   const int64_t steps = group_steps(p.w, p.k), count = (p.m + by.rows - 1) / by.rows;
   for (int64_t panel = begin; panel < end; ++panel) {
     const int8_t* w = panel_of(p, panel);
@@ -102,8 +106,9 @@ void rounded_panels(const GemmParams& p, int64_t begin, int64_t end) {
   Rounding rounding{.k = p.k,
                     .ldx = p.ldx,
                     .to = reinterpret_cast<int8_t*>(own),
-                    .stride = rounded_stride(p.w, p.k),
-                    .shift = by.shifted ? 128 : 0};
+                    .stride = rounded_stride(p.k, p.w.int8 && !by.wide ? 1 : 2),
+                    .shift = by.shifted ? 128 : 0,
+                    .wide = by.wide};
   const int64_t most = std::min(by.most, kRoundedBytes / rounding.stride);
   for (int64_t row = 0; row < p.m; row += most) {
     const GemmParams part = rows_of(p, row, std::min(p.m, row + most));

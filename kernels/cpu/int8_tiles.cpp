@@ -1,5 +1,7 @@
 // Tiles of products of bytes, one for each instruction set. Every function names its target itself, so that nothing
 // here that other files share is compiled for a CPU that may not be there.
+#include <algorithm>
+
 #include "amx.h"
 #include "gemm_rounded.h"
 #include "mmla.h"
@@ -70,64 +72,90 @@ WAMCORE_VNNI void vnni(const int8_t* x, int64_t ldx, const int8_t* w, int64_t st
     for (int v = 0; v < 2; ++v) _mm512_storeu_si512(acc + r * kPanel + 16 * v, a[r][v]);
 }
 
-// Without VNNI bytes are widened to 16 bits, whose products are exact. (vpmaddubsw would saturate.) A register has two
-// sums for each of 8 columns.
+// Without VNNI bytes are widened to 16 bits, whose products are exact (vpmaddubsw would saturate): x when it is
+// rounded, a stretch of a panel's weights once for all rows, so that the loop over the rows holds nothing but vpmaddwd
+// and sums.
+constexpr int64_t kStretch = 128;                // pairs of weights of a column that are widened at once
+using Stretch = int16_t[kStretch * kPanel * 2];  // 8 KiB: [pairs, kPanel, 2]
+
+// 12 of the 16 registers hold sums: six rows of 16 columns.
 template <int Rows>
-WAMCORE_AVX512 void widened512(const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t*,
-                               int32_t* acc) {
-  __m512i a[Rows][4] = {};
-  for (int64_t i = 0; i < steps; ++i) {
-    __m512i b[4];
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v)
-      b[v] = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + i * 128 + 32 * v)));
+WAMCORE_AVX2 void widened256(const int16_t* x, int64_t ldx, const int16_t* w, int64_t pairs, int32_t* acc) {
+  __m256i a[Rows][2];
+#pragma GCC unroll 6
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v)
+      a[r][v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(acc + r * kPanel + 8 * v));
+  for (int64_t i = 0; i < pairs; ++i) {
+    const auto* at = reinterpret_cast<const __m256i*>(w + i * kPanel * 2);
+    const __m256i w0 = _mm256_load_si256(at), w1 = _mm256_load_si256(at + 1);
 #pragma GCC unroll 6
     for (int r = 0; r < Rows; ++r) {
-      int32_t four;
-      __builtin_memcpy(&four, x + r * ldx + 4 * i, sizeof four);
-      const __m512i value = _mm512_cvtepi8_epi16(_mm256_set1_epi32(four));
-#pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) a[r][v] = _mm512_add_epi32(a[r][v], _mm512_madd_epi16(value, b[v]));
+      int32_t two;
+      __builtin_memcpy(&two, x + r * ldx + 2 * i, sizeof two);
+      const __m256i value = _mm256_set1_epi32(two);
+      a[r][0] = _mm256_add_epi32(a[r][0], _mm256_madd_epi16(value, w0));
+      a[r][1] = _mm256_add_epi32(a[r][1], _mm256_madd_epi16(value, w1));
     }
   }
 #pragma GCC unroll 6
-  for (int r = 0; r < Rows; ++r) {
-    alignas(64) int32_t pairs[2 * kPanel];
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) _mm512_store_si512(pairs + 16 * v, a[r][v]);
-    for (int64_t j = 0; j < kPanel; ++j) acc[r * kPanel + j] = pairs[2 * j] + pairs[2 * j + 1];
-  }
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) _mm256_storeu_si256(reinterpret_cast<__m256i*>(acc + r * kPanel + 8 * v), a[r][v]);
 }
 
-// The same with 8 columns in two registers; a panel in two halves, so that the sums of three rows fit.
+// The same with 24 of 32 registers, twelve rows of a whole panel.
 template <int Rows>
-WAMCORE_AVX2 void widened256(const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t*,
-                             int32_t* acc) {
-  for (int half = 0; half < 2; ++half) {
-    __m256i a[Rows][4] = {};
-    for (int64_t i = 0; i < steps; ++i) {
-      __m256i value[Rows];
-#pragma GCC unroll 6
-      for (int r = 0; r < Rows; ++r) {
-        int32_t four;
-        __builtin_memcpy(&four, x + r * ldx + 4 * i, sizeof four);
-        value[r] = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
-      }
-#pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) {
-        const auto* at = reinterpret_cast<const __m128i*>(w + i * 128 + 64 * half + 16 * v);
-        const __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128(at));
-#pragma GCC unroll 6
-        for (int r = 0; r < Rows; ++r) a[r][v] = _mm256_add_epi32(a[r][v], _mm256_madd_epi16(value[r], b));
-      }
-    }
-#pragma GCC unroll 6
+WAMCORE_AVX512 void widened512(const int16_t* x, int64_t ldx, const int16_t* w, int64_t pairs, int32_t* acc) {
+  __m512i a[Rows][2];
+#pragma GCC unroll 12
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) a[r][v] = _mm512_loadu_si512(acc + r * kPanel + 16 * v);
+  for (int64_t i = 0; i < pairs; ++i) {
+    const __m512i w0 = _mm512_load_si512(w + i * kPanel * 2), w1 = _mm512_load_si512(w + i * kPanel * 2 + kPanel);
+#pragma GCC unroll 12
     for (int r = 0; r < Rows; ++r) {
-      alignas(32) int32_t pairs[kPanel];
-#pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) _mm256_store_si256(reinterpret_cast<__m256i*>(pairs + 8 * v), a[r][v]);
-      for (int64_t j = 0; j < kPanel / 2; ++j)
-        acc[r * kPanel + half * kPanel / 2 + j] = pairs[2 * j] + pairs[2 * j + 1];
+      int32_t two;
+      __builtin_memcpy(&two, x + r * ldx + 2 * i, sizeof two);
+      const __m512i value = _mm512_set1_epi32(two);
+      a[r][0] = _mm512_add_epi32(a[r][0], _mm512_madd_epi16(value, w0));
+      a[r][1] = _mm512_add_epi32(a[r][1], _mm512_madd_epi16(value, w1));
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) _mm512_storeu_si512(acc + r * kPanel + 16 * v, a[r][v]);
+}
+
+WAMCORE_AVX2 void widen(const int8_t* w, int64_t values, int16_t* to) {
+  for (int64_t i = 0; i < values; i += 16)
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to + i),
+                       _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w + i))));
+}
+
+struct WideRows {
+  const int16_t* x = nullptr;  // [count, ld]
+  int64_t count = 0, ld = 0;
+};
+using Widened = void (*)(const int16_t* x, int64_t ldx, const int16_t* w, int64_t pairs, int32_t* acc);
+
+// Most: rows of a tile; Columns: of a panel, that it takes at once. x holds 16 bits a value.
+template <int64_t Most, int64_t Columns>
+void run_widened(const Widened (&tiles)[Most], const WideRows& rows, const int8_t* w, int64_t steps, int32_t* acc) {
+  alignas(64) Stretch wide;
+  const int64_t count = (rows.count + Most - 1) / Most;
+  std::fill_n(acc, rows.count * kPanel, 0);
+  for (int64_t from = 0; from < steps; from += kStretch) {
+    const int64_t pairs = std::min(kStretch, steps - from);
+    widen(w + from * kPanel * 2, pairs * kPanel * 2, wide);
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t first = rows.count * t / count, n = rows.count * (t + 1) / count - first;
+      for (int64_t column = 0; column < kPanel; column += Columns)
+        tiles[n - 1](rows.x + first * rows.ld + 2 * from, rows.ld, wide + 2 * column, pairs,
+                     acc + first * kPanel + column);
     }
   }
 }
@@ -138,15 +166,18 @@ void run_vnni(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64
                           vnni<7>, vnni<8>, vnni<9>, vnni<10>, vnni<11>, vnni<12>};
   kRun[rows - 1](x, ldx, w, steps, sum, static_cast<int32_t*>(acc));
 }
-void run_avx512(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t* sum,
-                void* acc) {
-  constexpr Run kRun[] = {widened512<1>, widened512<2>, widened512<3>, widened512<4>, widened512<5>, widened512<6>};
-  kRun[rows - 1](x, ldx, w, steps, sum, static_cast<int32_t*>(acc));
+void run_avx512(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t*, void* acc) {
+  static constexpr Widened kTiles[] = {widened512<1>, widened512<2>,  widened512<3>,  widened512<4>,
+                                       widened512<5>, widened512<6>,  widened512<7>,  widened512<8>,
+                                       widened512<9>, widened512<10>, widened512<11>, widened512<12>};
+  run_widened<12, kPanel>(kTiles, {reinterpret_cast<const int16_t*>(x), rows, ldx / 2}, w, steps,
+                          static_cast<int32_t*>(acc));
 }
-void run_avx2(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t* sum,
-              void* acc) {
-  constexpr Run kRun[] = {widened256<1>, widened256<2>};
-  kRun[rows - 1](x, ldx, w, steps, sum, static_cast<int32_t*>(acc));
+void run_avx2(int64_t rows, const int8_t* x, int64_t ldx, const int8_t* w, int64_t steps, const int32_t*, void* acc) {
+  static constexpr Widened kTiles[] = {widened256<1>, widened256<2>, widened256<3>,
+                                       widened256<4>, widened256<5>, widened256<6>};
+  run_widened<6, kPanel / 2>(kTiles, {reinterpret_cast<const int16_t*>(x), rows, ldx / 2}, w, steps,
+                             static_cast<int32_t*>(acc));
 }
 
 #elif defined(__aarch64__)
@@ -193,9 +224,9 @@ RoundedProduct int8_product() {
     case Isa::avx512_vnni:
       return {.group = 4, .rows = 12, .shifted = true, .tile = run_vnni};
     case Isa::avx512:
-      return {.group = 4, .rows = 6, .tile = run_avx512};
+      return {.group = 2, .rows = kMostRows, .wide = true, .tile = run_avx512};
     case Isa::avx2:
-      return {.group = 4, .rows = 2, .tile = run_avx2};
+      return {.group = 2, .rows = kMostRows, .wide = true, .tile = run_avx2};
 #elif defined(__aarch64__)
     case Isa::neon_mmla:
       return mmla_product(/*bytes=*/true);
@@ -203,7 +234,7 @@ RoundedProduct int8_product() {
       return {.group = 4, .rows = 6, .tile = run_dotprod};
 #endif
     default:
-      return {.group = 4, .rows = 48, .tile = run_portable};
+      return {.group = 4, .rows = kMostRows, .tile = run_portable};
   }
 }
 
