@@ -1,5 +1,7 @@
 #include <pybind11/stl.h>
 
+#include <atomic>
+
 #include "arrays.h"
 #include "bind.h"
 #include "callback_errors.h"
@@ -117,10 +119,12 @@ class PyPolicy final : public Policy, public py::trampoline_self_life_support {
     return call<std::vector<int>>("frame_offsets");
   }
   uint32_t epoch() const noexcept override {
+    if (no_epoch_) return Policy::epoch();  // asked often, from a thread that should not wait for the interpreter
     const py::gil_scoped_acquire gil;
     try {
       if (const py::function f = py::get_override(static_cast<const Policy*>(this), "epoch"))
         return f().cast<uint32_t>();
+      no_epoch_ = true;
     } catch (const std::exception& e) {  // noexcept here; an epoch that nobody has voids every chunk
       PyErr_WriteUnraisable(nullptr);
       return UINT32_MAX;
@@ -129,6 +133,7 @@ class PyPolicy final : public Policy, public py::trampoline_self_life_support {
   }
 
  private:
+  mutable std::atomic<bool> no_epoch_{false};  // the subclass defines none
   py::function method(const char* name) const {
     py::function f = py::get_override(static_cast<const Policy*>(this), name);
     if (!f) throw RobotError(std::string("Policy.") + name + " is not implemented");

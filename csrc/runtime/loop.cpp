@@ -237,6 +237,7 @@ void Loop::check_ending() const {
 }
 
 bool Loop::observe(uint64_t now_ns) {
+  servo_->set_epoch(policy_->epoch());  // here, for a reset also counts while an inference goes on
   servo_->view().fetch();
   const ServoView& view = servo_->view().latest();
   const int64_t position = view.paused ? view.position_ns : static_cast<int64_t>(now_ns) - view.origin_ns;
@@ -265,7 +266,6 @@ uint64_t Loop::next_look(uint64_t now_ns) const noexcept {
 }
 
 bool Loop::inference_due() noexcept {
-  servo_->set_epoch(policy_->epoch());
   if (servo_->counters().phase.load(std::memory_order_relaxed) == Phase::estop) return false;
   const auto newest = source_->newest();
   if (!newest || servo_->pause_wanted()) return false;

@@ -11,6 +11,14 @@
 namespace wam {
 namespace {
 
+/// What the servo itself watches, before and behind the filter. The tests are built once without each.
+enum class Watch : uint8_t { finite, seeing, chunk_age, epoch, pause, since, device_stop, refused_stop, write_stall };
+#ifdef WAMCORE_WITHOUT_WATCH
+constexpr bool has(Watch w) { return w != Watch::WAMCORE_WITHOUT_WATCH; }
+#else
+constexpr bool has(Watch) { return true; }
+#endif
+
 bool all_finite(std::span<const double> values) noexcept {
   return std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
 }
@@ -73,8 +81,8 @@ void Servo::read_joints(uint64_t now_ns) noexcept {
   const Status status = hal_.read(state);
   if (state.fault_bits) counters_.fault_bits.fetch_or(state.fault_bits, std::memory_order_relaxed);
   if (status == Status::fault) ending_ = Ending::read_fault;
-  if (status == Status::estop) filter_.estop();
-  if (status != Status::ok || !all_finite(read_q_) || !all_finite(read_dq_)) {
+  if (status == Status::estop && has(Watch::device_stop)) filter_.estop();
+  if (status != Status::ok || (has(Watch::finite) && !(all_finite(read_q_) && all_finite(read_dq_)))) {
     increment(counters_.stale_reads);
     return;
   }
@@ -87,7 +95,7 @@ void Servo::read_joints(uint64_t now_ns) noexcept {
 
 bool Servo::seeing(uint64_t now_ns) const noexcept {
   // A measurement from the future comes from another clock: its age cannot be vouched for.
-  return state_ns_ <= now_ns && now_ns - state_ns_ <= options_.max_state_age_ns;
+  return !has(Watch::seeing) || (state_ns_ <= now_ns && now_ns - state_ns_ <= options_.max_state_age_ns);
 }
 
 void Servo::void_current() noexcept {
@@ -117,13 +125,14 @@ void Servo::handle_epoch() noexcept {
   const uint32_t epoch = epoch_.load(std::memory_order_relaxed);
   if (epoch == current_epoch_) return;
   current_epoch_ = epoch;
-  void_current();  // the reset was asked for: the robot holds until the first chunk of the new epoch
+  if (has(Watch::epoch))
+    void_current();  // the reset was asked for: the robot holds until the first chunk of the new epoch
 }
 
 void Servo::handle_pause(uint64_t now_ns) noexcept {
   const bool wanted = pause_.load(std::memory_order_relaxed);
-  if (wanted && !pausing_) void_current();
-  if (!wanted && pausing_) since_ns_ = now_ns;  // what was seen before may not be there any more
+  if (wanted && !pausing_ && has(Watch::pause)) void_current();
+  if (!wanted && pausing_ && has(Watch::since)) since_ns_ = now_ns;  // what was seen before may not be there any more
   pausing_ = wanted;
 }
 
@@ -182,7 +191,8 @@ void Servo::take_chunks(uint64_t now_ns) noexcept {
 
 bool Servo::reference_at(int64_t position_ns, uint64_t now_ns) noexcept {
   const Waypoints* current = interpolator_.current();
-  if (!current || !seeing(now_ns) || now_ns - current->chunk.obs_ns > options_.max_chunk_age_ns) return false;
+  if (!current || !seeing(now_ns)) return false;
+  if (has(Watch::chunk_age) && now_ns - current->chunk.obs_ns > options_.max_chunk_age_ns) return false;
   if (!interpolator_.sample(position_ns, {ref_q_, ref_v_, ref_a_})) return false;
   decide_grippers(position_ns);
   return true;
@@ -219,13 +229,14 @@ void Servo::write_command(uint64_t now_ns) noexcept {
       increment(counters_.stale_writes);
       // From the first refusal on: a gap of the servo's own, on a machine with too much to do, is not the driver's.
       if (!refused_ns_) refused_ns_ = now_ns;
-      if (now_ns - *refused_ns_ > options_.command_validity_ns) ending_ = Ending::write_stall;
+      if (has(Watch::write_stall) && now_ns - *refused_ns_ > options_.command_validity_ns)
+        ending_ = Ending::write_stall;
       break;
     case Status::fault:
       ending_ = Ending::write_fault;
       break;
     case Status::estop:
-      filter_.estop();
+      if (has(Watch::refused_stop)) filter_.estop();
       break;
   }
 }

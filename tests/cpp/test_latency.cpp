@@ -115,6 +115,70 @@ TEST(an_observation_is_of_one_moment_and_says_which) {
   }
 }
 
+/// A camera that has a new picture when it likes. Without one it says so, or gives the last again, with its old time.
+/// The grey level counts pictures.
+class MoodyCamera final : public Hal {
+ public:
+  explicit MoodyCamera(std::shared_ptr<ManualClock> clock) : clock_(std::move(clock)), inner_(clock_, robot(1)) {}
+  Description configure(const HalConfig& c) override { return inner_.configure(c); }
+  void activate(Mode m) override { inner_.activate(m); }
+  Status read(State& s) noexcept override { return inner_.read(s); }
+  Status write(const Command& c) noexcept override { return inner_.write(c); }
+  void deactivate() override { inner_.deactivate(); }
+  void stop(StopKind k) noexcept override { inner_.stop(k); }
+  void close() noexcept override { inner_.close(); }
+  Status frame(int, FrameView& view) noexcept override {
+    const bool fresh = pictures_ == 0 || integer(0, 2) == 0;
+    if (fresh) pixels_.assign(4 * 6 * 3, static_cast<uint8_t>(++pictures_)), taken_ = clock_->now_ns();
+    looks_.emplace_back(clock_->now_ns(), pixels_[0]);
+    view = {pixels_.data(), 4, 6, taken_};
+    return fresh || integer(0, 1) == 0 ? Status::ok : Status::stale;
+  }
+  /// The last picture that there was at a time.
+  int at(uint64_t t_ns) const {
+    int grey = -1;
+    for (const auto& [t, value] : looks_)
+      if (t <= t_ns) grey = value;
+    return grey;
+  }
+  uint64_t taken() const { return taken_; }
+
+ private:
+  std::shared_ptr<ManualClock> clock_;
+  MockHal inner_;
+  int pictures_ = 0;
+  uint64_t taken_ = 0;
+  std::vector<uint8_t> pixels_;
+  std::vector<std::pair<uint64_t, uint8_t>> looks_;
+};
+
+TEST(a_slow_and_irregular_camera_is_looked_at_at_the_trained_offsets) {
+  constexpr int kOld = 7;
+  for (int round = 0; round < 20; ++round) {
+    auto clock = std::make_shared<ManualClock>(1'000'000'000);
+    auto hal = std::make_shared<MoodyCamera>(clock);
+    int checked = 0;
+    auto policy = std::make_shared<TestPolicy>([&](const Observation& o, ActionChunk& c) {
+      fill_sine(o, c);
+      CHECK(o.t_ns <= hal->taken());  // as old as its oldest part says
+      if (o.tick < kOld) return;      // before, the first picture stands in
+      const uint64_t half = LateHal::kTickNs / 2, now = clock->now_ns();
+      const std::vector<uint8_t>& rgb = o.cameras[0].rgb;
+      CHECK(rgb.front() == hal->at(now + half - kOld * LateHal::kTickNs));
+      CHECK(rgb[rgb.size() / 3] == hal->at(now + half - kOffset * LateHal::kTickNs));
+      CHECK(rgb.back() == hal->at(now));
+      ++checked;
+    });
+    policy->offsets = {-kOld, -kOffset, 0};
+    RunnerOptions options{.clock = clock};
+    go_on(options);
+    VirtualRunner runner(policy, hal, limits(), options, {integer(0, 3)});
+    runner.start();
+    runner.run(12.0);
+    CHECK(runner.running() && checked > 8);
+  }
+}
+
 TEST(a_stated_latency_removes_the_lag_of_the_motion) {
   // A policy that goes on from where the joints were seen is behind by the latency, unless it knows of it.
   const auto behind = [](bool told) {

@@ -115,6 +115,24 @@ def test_a_session_takes_in_and_thinks_while_the_robot_follows_the_chunk_before(
         until(run, lambda: policy.followed > 0)
 
 
+def test_a_new_prompt_leaves_no_cycle_without_a_chunk():
+    model, clock = wam.load("tabletop", device="cpu", threads=1), wam.SystemClock()
+    session = wam.Session(model, steps=2)
+    session.set_prompt("touch the red block")
+    body, cameras = model.embodiment, [wam.CameraInfo(*camera) for camera in model.embodiment.cameras]
+    arm = wam.MockHal(clock, joints=body.limits.names, cameras=cameras, start=[0.0, 1.2, -1.6, -1.2])
+    with wam.Runner(session, arm, body.limits, control_hz=100, clock=clock, record=300.0, **PATIENT) as run:
+        for prompt in ("touch the green block", "push the blue block to the left"):
+            until(run, lambda: run.stats["chunks"] >= 1)
+            session.set_prompt(prompt)
+            before = run.stats["chunks"]
+            until(run, lambda n=before: run.stats["chunks"] >= n + 2)
+    record = run.record()
+    first = np.flatnonzero(record["chunk"] >= 0)[0]
+    assert (record["chunk"][first:] >= 0).all() and np.isfinite(record["command"]).all()
+    assert record["chunk"][-1] >= 4
+
+
 def test_an_exception_in_the_block_stops_the_robot_and_passes():
     arm = Arm()
     with pytest.raises(KeyError):
