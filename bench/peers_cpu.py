@@ -52,7 +52,7 @@ ISA = {  # what holds each library to an instruction set: PyTorch multiplies flo
 }
 HELD = ("wamcore", "torch", "openvino")  # the others take what they find
 PEERS = (
-    *(f"wamcore-{d}" for d in ("float32", "int8")),
+    *(f"wamcore-{d}" for d in ("float32", "bfloat16", "int8")),
     *(f"torch-{how}-{d}" for how in ("eager", "compile", "freeze", "autotune") for d in ("float32", "bfloat16")),
     *(f"onnxruntime-{d}" for d in ("float32", "int8")),
     *(f"openvino-{d}" for d in ("float32", "bfloat16", "int8")),
