@@ -65,7 +65,7 @@ struct Rows {
   RoundedRows view;
   Bytes storage;
   Rows(const Panels& w, const std::vector<float>& x, int64_t m, int64_t k)
-      : view{nullptr, m, rounded_stride(w, k)}, storage(m * view.stride) {
+      : view{nullptr, m, rounded_stride(k, w.int8 ? 1 : 2)}, storage(m * view.stride) {
     view.data = storage.data;
     for (int64_t r = 0; r < m; ++r) {
       int8_t* row = storage.data + r * view.stride;
