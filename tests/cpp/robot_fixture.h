@@ -49,6 +49,11 @@ class TestPolicy : public wam::Policy {
   explicit TestPolicy(Fill fill, int horizon = 16) : fill_(std::move(fill)), horizon_(horizon) {}
 
   void infer(const wam::Observation& obs, wam::ActionChunk& out) override {
+    if (loses && loses(calls + 1)) {
+      ++calls;
+      ++answers;
+      return;
+    }
     out.horizon = horizon_;
     out.dof = kDof;
     out.dt = kDt;
@@ -70,6 +75,7 @@ class TestPolicy : public wam::Policy {
   std::atomic<uint64_t> answers{0};  // calls that have returned
   std::atomic<uint32_t> now_epoch{0};
   std::vector<int> offsets{0};
+  std::function<bool(uint64_t call)> loses;  // calls, from 1, whose answer is lost: the chunk stays what it was
 
  private:
   Fill fill_;
