@@ -116,6 +116,8 @@ py::dict to_dict(const RunnerStats& s) {
   d["safety"] = reason_counts([&](Reason r) { return s.safety[static_cast<size_t>(r)]; });
   d["phase"] = name(s.phase);
   d["realtime"] = s.realtime;
+  d["dumps"] = s.dumps;
+  d["dump_error"] = s.dump_error;
   return d;
 }
 
@@ -261,7 +263,8 @@ constexpr const char* kOptions =
     "    max_obs_age, max_chunk_age: s (0 = as long as the chunk has rows).\n"
     "    max_state_age, command_validity: s (0.1).\n"
     "    record: s of servo cycles to keep for record() (30).\n"
-    "    dump: folder that the record is written to at the end of the run ('' = nowhere); see read_record.\n"
+    "    dump: folder for flight records ('' = nowhere): one at the end of the run, and one 2 s after each emergency\n"
+    "        stop, which stats tells as dumps and dump_error; see read_record.\n"
     "    grippers: [{joint: number, open: rad, closed: rad, hysteresis: share}], joints that are not interpolated.\n"
     "    safety: dict of SafetyFilter options.\n"
     "    parameters: dict of strings for Hal.configure.\n"

@@ -19,6 +19,8 @@ const char* name(Execution mode) noexcept {
 
 namespace {
 
+constexpr double kAfterStop = 2.0;  // s of the stand behind an emergency stop that belong to its record
+
 void want(bool condition, const std::string& what) {
   if (!condition) throw ConfigError("Runner: " + what);
 }
@@ -87,6 +89,9 @@ ServoOptions servo_options(const RunnerOptions& o, const Policy& policy) {
           .max_state_age_ns = to_ns(o.max_state_age),
           .command_validity_ns = to_ns(o.command_validity),
           .record_rows = static_cast<size_t>(std::ceil(o.record * o.control_hz)),
+          .record_after = o.dump.empty() || o.record == 0.0
+                              ? 0
+                              : static_cast<size_t>(std::min(kAfterStop, o.record / 2) * o.control_hz) + 1,
           .grippers = o.grippers,
           .clock = o.clock.get()};
 }
@@ -218,17 +223,40 @@ std::string claim_name(const std::filesystem::path& folder, uint64_t now_ns) {
 
 }  // namespace
 
-void Loop::dump(const std::string& why) const {
-  if (options_.dump.empty()) return;
+void Loop::write(const RunRecord& record, const std::string& why) {
   std::error_code error;
   std::filesystem::create_directories(options_.dump, error);
+  const std::string path = claim_name(options_.dump, options_.clock->now_ns());
+  try {
+    write_record(record, {why, filter_->limits()}, path);
+  } catch (const std::exception& e) {
+    const std::scoped_lock lock(mutex_);
+    dump_error_ = e.what();
+    throw;
+  }
+  const std::scoped_lock lock(mutex_);
+  dumps_.push_back(path);
+}
+
+void Loop::dump(const std::string& why) {
+  if (options_.dump.empty()) return;
+  dump_evidence();
   const std::string words = servo_->last_words();
-  write_record(servo_->record(),
-               {!why.empty()    ? why
-                : words.empty() ? "asked to stop"
-                                : words,
-                filter_->limits()},
-               claim_name(options_.dump, options_.clock->now_ns()));
+  const std::scoped_lock one(dumping_);
+  write(servo_->record(), !why.empty() ? why : words.empty() ? "asked to stop" : words);
+}
+
+void Loop::dump_evidence() noexcept {
+  FlightRecorder& recorder = servo_->recorder();
+  if (!recorder.has_evidence()) return;
+  const std::scoped_lock one(dumping_);
+  if (!recorder.has_evidence()) return;
+  try {
+    write(recorder.evidence(), "emergency stop: braked, and latched until a reset");
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "wamcore: the flight record of an emergency stop is lost: %s\n", e.what());
+  }
+  recorder.release_evidence();
 }
 
 void Loop::check_ending() const {
@@ -394,6 +422,9 @@ RunnerStats Loop::stats() const {
   for (size_t i = 0; i < s.delay_ticks.size(); ++i) s.delay_ticks[i] = get(c.delay_ticks[i]);
   for (int r = 0; r < kReasons; ++r) s.safety[static_cast<size_t>(r)] = filter_->count_of(static_cast<Reason>(r));
   s.phase = c.phase.load(std::memory_order_relaxed);
+  const std::scoped_lock lock(mutex_);
+  s.dumps = dumps_;
+  s.dump_error = dump_error_;
   return s;
 }
 

@@ -29,7 +29,9 @@ class Loop {
   /// Closes the driver.
   void close() noexcept;
   /// Writes the flight record if there is a folder for it. Throws ConfigError. Not while the servo runs.
-  void dump(const std::string& why) const;
+  void dump(const std::string& why);
+  /// Observer: writes the evidence of an emergency stop, if there is any. A folder that cannot be written ends no run.
+  void dump_evidence() noexcept;
   /// Throws RobotError if the run ended by itself. Not while the servo runs.
   void check_ending() const;
 
@@ -65,6 +67,7 @@ class Loop {
   void give_up_after_refusals();
   bool plan_to_continue(int64_t obs_tick, int lag);
   ObservationSource::Latency latencies(const Description& description) const;
+  void write(const RunRecord& record, const std::string& why);
 
   std::shared_ptr<Policy> policy_;
   std::shared_ptr<Hal> hal_;
@@ -82,7 +85,10 @@ class Loop {
     uint64_t decided = 0;
     int64_t executing = -1;
   };
+  std::mutex dumping_;  // one flight record is written at a time
   mutable std::mutex mutex_;
+  std::vector<std::string> dumps_;  // flight records that were written
+  std::string dump_error_;          // why one was not
   Seen seen_;
 
   // Inference only.

@@ -38,6 +38,20 @@ void RecordRing::append(const RecordRow& row) noexcept {
   ring_.seam[i] = row.seam;
 }
 
+FlightRecorder::FlightRecorder(int dof, size_t capacity, size_t after)
+    : last_(dof, capacity), evidence_(dof, after ? capacity : 0), after_(after) {}
+
+void FlightRecorder::append(const RecordRow& row) noexcept {
+  last_.append(row);
+  if (after_ == 0) return;
+  // A second stop while the evidence of the first is being taken away, or before it is complete, belongs to it.
+  if (row.phase == Phase::estop && before_ != Phase::estop && left_ == 0) left_ = after_ + 1;
+  before_ = row.phase;
+  if (frozen_.load(std::memory_order_acquire)) return;
+  evidence_.append(row);
+  if (left_ > 0 && --left_ == 0) frozen_.store(true, std::memory_order_release);
+}
+
 RunRecord RecordRing::unroll() const {
   RunRecord out = ring_;
   const size_t kept = std::min(count_, capacity_), first = count_ > capacity_ ? count_ % capacity_ : 0;

@@ -140,6 +140,7 @@ void Runner::State::run_observer() {
         }
         changed.notify_all();
       }
+      loop.dump_evidence();
       loop.clock().sleep_until(loop.next_look(loop.clock().now_ns()));
     }
   } catch (...) {

@@ -47,7 +47,7 @@ Servo::Servo(Hal& hal, SafetyFilter& filter, WaypointQueue& queue, const ServoOp
       timeline_(options.tick_ns),
       interpolator_(filter.limits().dof(), options.tick_ns),
       view_({.q = std::vector<double>(filter.limits().names.size())}),
-      record_(filter.limits().dof(), options.record_rows),
+      record_(filter.limits().dof(), options.record_rows, options.record_after),
       dof_(filter.limits().names.size()) {
   for (auto* v : {&read_q_, &read_dq_, &read_tau_, &q_, &dq_, &ref_q_, &ref_v_, &ref_a_, &from_q_, &from_v_, &from_a_,
                   &command_, &last_command_, &speed_})

@@ -27,6 +27,7 @@ struct ServoOptions {
   uint64_t max_state_age_ns = 0;     // without measured joints until the robot counts as blind
   uint64_t command_validity_ns = 0;  // after which the device must refuse a command
   size_t record_rows = 0;            // servo cycles to keep
+  size_t record_after = 0;           // of them after an emergency stop in what is kept apart of it; 0 = nothing is
   std::vector<Gripper> grippers;     // joints that are not interpolated
   const Clock* clock = nullptr;      // the runner's; it outlives the servo
 };
@@ -83,7 +84,8 @@ class Servo {
   Ending ending() const noexcept { return ending_; }
   /// The control tick of the last cycle; on the thread that calls cycle().
   int64_t tick() const noexcept { return timeline_.tick_at(last_position_ns_); }
-  RunRecord record() const { return record_.unroll(); }
+  RunRecord record() const { return record_.last(); }
+  FlightRecorder& recorder() noexcept { return record_; }
   /// The safety stages that objected, with their counts; from any thread.
   std::string objections() const;
   /// Why it ended, with the last measured and commanded joints. Not while cycle() runs.
@@ -114,7 +116,7 @@ class Servo {
   Timeline timeline_;
   Interpolator interpolator_;
   Mailbox<ServoView> view_;
-  RecordRing record_;
+  FlightRecorder record_;
   ServoCounters counters_;
 
   size_t dof_;

@@ -48,6 +48,7 @@ struct VirtualRunner::State {
   }
   void look_and_think(uint64_t now_ns) {
     loop.observe(now_ns);
+    loop.dump_evidence();
     deliver(now_ns);
     if (in_flight || !loop.inference_due()) return;
     pending_delay = delay_ticks[inferences++ % delay_ticks.size()];

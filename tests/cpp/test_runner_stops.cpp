@@ -1,8 +1,14 @@
 // What stops a run in virtual time, and what does not: refused chunks, starvation, resets, stops, drivers that fail.
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 #include <limits>
+#include <set>
 
 #include "check.h"
 #include "robot_fixture.h"
+#include "wamcore/flight_record.h"
 
 using namespace wam;
 using namespace fixture;
@@ -155,6 +161,55 @@ TEST(estop_brakes_latches_and_resets_at_a_stand) {
   run.runner->estop();
   run.runner->stop();  // ends although the stop is latched
   CHECK(!run.hal->active());
+}
+
+TEST(an_emergency_stop_leaves_its_motion_on_record_however_long_the_robot_stands) {
+  const auto folder = std::filesystem::temp_directory_path() / ("wamcore_estop_" + std::to_string(getpid()));
+  // far: the sine goes on for a minute while the robot stands
+  VirtualRun run(sine_policy(), {.record = 30.0, .dump = folder.string(), .safety = {.first_step_time = 10.0}});
+  run.runner->start();
+  std::vector<std::string> paths;
+  for (int stop = 0; stop < 2; ++stop) {
+    run.runner->run(3.0);
+    CHECK(run.runner->stats().phase == Phase::follow);
+    const uint64_t pressed = run.clock->now_ns();
+    run.runner->estop();
+    run.runner->run(60.0);
+    paths = run.runner->stats().dumps;
+    CHECK(paths.size() == static_cast<size_t>(stop) + 1);
+    const RunRecord file = read_record(paths.back()).record;
+    const size_t n = file.t_ns.size();
+    // the motion before, the braking, and two seconds of the stand
+    CHECK(file.t_ns[0] < pressed - 2'900'000'000 && file.t_ns[n - 1] > pressed + 1'900'000'000);
+    size_t at = 0;
+    while (file.t_ns[at] < pressed) ++at;
+    const auto speed = [&](size_t k) { return (file.command[k * kDof + 1] - file.command[k * kDof - 1]) / kPeriod; };
+    CHECK(std::abs(speed(at)) > 0.1 && speed(n - 1) == 0.0);
+    // meanwhile the last seconds hold nothing but the stand
+    const RunRecord last = run.runner->record();
+    CHECK(last.t_ns.front() > pressed + 20'000'000'000);
+    CHECK(run.runner->reset());
+  }
+  run.runner->stop();
+  paths = run.runner->stats().dumps;
+  CHECK(paths.size() == 3 && std::set(paths.begin(), paths.end()).size() == 3 &&
+        run.runner->stats().dump_error.empty());
+  std::filesystem::remove_all(folder);
+}
+
+TEST(evidence_that_cannot_be_written_is_told_and_ends_no_run) {
+  const auto file = std::filesystem::temp_directory_path() / ("wamcore_no_folder_" + std::to_string(getpid()));
+  std::ofstream(file) << "a file, and no folder";
+  VirtualRun run(sine_policy(), {.dump = (file / "flight").string(), .safety = {.first_step_time = 10.0}});
+  run.runner->start();
+  run.runner->run(3.0);
+  run.runner->estop();
+  run.runner->run(5.0);
+  CHECK(contains(run.runner->stats().dump_error, "could not write") && run.runner->stats().dumps.empty());
+  CHECK(run.runner->running() && run.runner->reset());
+  run.runner->run(3.0);
+  CHECK(run.runner->stats().phase == Phase::follow);
+  std::filesystem::remove(file);
 }
 
 TEST(a_step_within_a_step_ends_the_run) {

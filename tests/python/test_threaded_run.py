@@ -133,6 +133,20 @@ def test_a_new_prompt_leaves_no_cycle_without_a_chunk():
     assert record["chunk"][-1] >= 4
 
 
+def test_an_emergency_stop_is_on_file_while_the_run_goes_on(tmp_path):
+    clock = wam.SystemClock()
+    arm = wam.MockHal(clock, joints=NAMES)
+    with wam.Runner(SinePolicy(), arm, limits(), control_hz=100, clock=clock, dump=str(tmp_path), **PATIENT) as run:
+        until(run, lambda: run.stats["chunks"] >= 1)
+        run.estop()
+        until(run, lambda: run.stats["dumps"])
+        assert run.running and run.stats["dump_error"] == ""
+    first, last = run.stats["dumps"]
+    r = wam.read_record(first)
+    assert r.why.startswith("emergency stop") and r.phase[-1] == "estop" and "follow" in r.phase
+    assert wam.read_record(last).why == "asked to stop"
+
+
 def test_an_exception_in_the_block_stops_the_robot_and_passes():
     arm = Arm()
     with pytest.raises(KeyError):

@@ -61,7 +61,9 @@ struct RunnerOptions {
   double max_state_age = 0.1;     // s without measured joints until the robot counts as blind
   double command_validity = 0.1;  // s after which the device must refuse a command
   double record = 30.0;           // s of servo cycles to keep: the flight recorder
-  std::string dump;               // folder that the record is written to at the end of a run; empty = nowhere
+  /// Folder for flight records, a file for each; empty = nowhere. One is written at the end of a run, and one 2 s after
+  /// each emergency stop, so that standing on does not overwrite the motion.
+  std::string dump;
   Realtime realtime = Realtime::ignore;
   int priority = 80;              // of SCHED_FIFO
   int cpu = -1;                   // the servo thread's core, if `realtime` is not ignore; -1 = any
@@ -105,6 +107,8 @@ struct RunnerStats {
   Execution mode = Execution::automatic;    // what automatic came to
   Phase phase = Phase::unseeded;            // what the filter is doing
   std::string realtime;                     // what the servo thread got
+  std::vector<std::string> dumps;           // flight records that were written, in order
+  std::string dump_error;                   // why the last one that was not written was not
 };
 
 /// The servo cycles that were kept, oldest first; n of them.

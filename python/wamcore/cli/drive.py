@@ -28,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--control-hz", type=float, default=200.0, metavar="HZ", help="rate of joint commands (default: 200)")
     add("--steps", type=int, metavar="K", help="flow steps of a chunk (default: as the checkpoint says)")
     add("--virtual", action="store_true", help="in virtual time, one control tick for each chunk: repeats to the bit")
-    add("--dump", type=Path, metavar="DIR", help="folder for the flight record; see wamcore inspect")
+    add(
+        "--dump",
+        default="runs/flight",
+        metavar="DIR",
+        help="folder for flight records, '' for none (default: runs/flight); see wamcore inspect",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,9 +48,7 @@ def run(args: argparse.Namespace) -> int:
     session.set_prompt(args.prompt)
     clock = ManualClock() if args.virtual else SystemClock()
     cameras = [CameraInfo(name, height, width) for name, height, width in model.embodiment.cameras]
-    options = profile.runner_options() | {"control_hz": args.control_hz, "clock": clock}
-    if args.dump is not None:
-        options["dump"] = str(args.dump)
+    options = profile.runner_options() | {"control_hz": args.control_hz, "clock": clock, "dump": args.dump}
     kind = VirtualRunner if args.virtual else Runner
     runner = kind(profile.policy(session), profile.open_driver(clock, cameras), profile.limits, **options)
     print(f"\n{args.model} on {model.device}, joint commands at {args.control_hz:g} Hz: {args.prompt}")
@@ -59,8 +62,10 @@ def run(args: argparse.Namespace) -> int:
         stats = runner.stats  # before the stop, which counts as one
         runner.stop()
     print(tell_run(stats, runner.record(), profile))
-    if args.dump is not None:
-        print(f"\nwrote the flight record to {args.dump}/")
+    for path in runner.stats["dumps"]:
+        print(f"\nwrote the flight record {path}")
+    if lost := runner.stats["dump_error"]:
+        print(f"\nNO FLIGHT RECORD: {lost}")
     if why:
         print(f"\nstopped: {why}")
     return 1 if why else 0
