@@ -57,11 +57,16 @@ int Context::stretched(int frames) const {
   return frames * times + 1;
 }
 
-// Encodes frames of one video from its beginning; `out` gets the last `last` latent frames.
+// Encodes frames of one video from its beginning; `out` gets the last `last` latent frames. Where no frame changes
+// another's latents, only those are encoded.
 const float* Context::encode(const float* video, int frames, int last, Tensor& out, Tracer& trace) {
   const ScopedStage stage(&trace, Stage::encode);
   const int64_t channels = model_->config.dit.out_dim;
   stream_.reset_encoder();
+  if (model_->vae->encodes_frames_alone() && frames > last) {
+    video += (frames - last) * frame_pixels_;
+    frames = last;
+  }
   const int64_t count = model_->vae->latent_frames(frames, stream_);
   encoded_.resize(static_cast<size_t>(channels * count * latent_area_));
   model_->vae->encode({video, frames, model_->height, model_->width}, encoded_.data(), stream_);

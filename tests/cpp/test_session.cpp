@@ -5,6 +5,7 @@
 #include <random>
 
 #include "check.h"
+#include "session/synthetic_weights.h"
 #include "wamcore/error.h"
 #include "wamcore/session.h"
 
@@ -94,6 +95,20 @@ TEST(a_prompt_is_encoded_once) {
     session.infer(observation(*m, 2, 80));
     CHECK(session.trace().count(Counter::text_encodes) == 2 * each);
     CHECK(session.trace().entries[size_t(Stage::text)] == 2 && session.trace().time_ns(Stage::text) > first_ns);
+  }
+}
+
+// Two frames are stretched to three, of which the context keeps two; the bundled codec takes frames one by one.
+TEST(frames_that_the_context_drops_are_not_encoded) {
+  const std::string dir = WAMCORE_SOURCE_DIR "/python/wamcore/models/tabletop";
+  const auto bundled = model(), tied = synthetic_model(dir, {.device = "cpu", .threads = 2}, 1);
+  for (const auto& m : {bundled, tied}) {
+    Session session(m, {.steps = 1});
+    session.set_prompt_tokens({3, 4}, {5});
+    session.infer(observation(*m, 1, 0));
+    CHECK(session.trace().count(Counter::vae_frames_encoded) == 1);
+    session.infer(observation(*m, 2, 16));
+    CHECK(session.trace().count(Counter::vae_frames_encoded) == (m == bundled ? 2u : 3u));
   }
 }
 

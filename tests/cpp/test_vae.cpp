@@ -1,4 +1,5 @@
 // The video codec on small random weights: streams, memory, bad input. What it computes is compared in Python.
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -130,6 +131,47 @@ TEST(without_weights_for_the_past_every_frame_stands_alone) {
   const auto third = encode(vae, video, 2, 1, stream);
   CHECK(third == encode(vae, video, 2, 1, other));
   CHECK(other.bytes() == stream.bytes());  // nothing was kept
+}
+
+// What a session relies on when it leaves out frames whose latents it would drop.
+TEST(frames_alone_have_the_latents_of_the_whole_video) {
+  for (const bool wan22 : {false, true})
+    for (const auto& temporal : {std::vector<bool>{false, false}, {false, true}, {true, true}})
+      for (const bool present_only : {false, true}) {
+        const Vae vae = make(config(wan22, temporal), present_only, false);
+        const bool alone = present_only && vae.temporal_stride() == 1;
+        CHECK(vae.encodes_frames_alone() == alone);
+        if (vae.temporal_stride() > 1) continue;
+        const int64_t s = vae.spatial_stride(), plane = 2 * 3, frames = 4;
+        const Tensor video = randn({frames, 2 * s, 3 * s, 3}, 0.5f);
+        VaeStream whole(vae), part(vae);
+        const auto all = encode(vae, video, 0, frames, whole);
+        bool same = true;
+        for (int64_t last = 1; last < frames; ++last) {
+          part.reset();
+          const auto some = encode(vae, video, frames - last, last, part);
+          for (int64_t c = 0; c < 5; ++c)
+            same = same && std::equal(&some[size_t(c * last * plane)], &some[size_t(c * last * plane)] + last * plane,
+                                      &all[size_t(((c + 1) * frames - last) * plane)]);
+        }
+        CHECK(same == alone);
+      }
+}
+
+TEST(one_small_weight_for_the_past_ties_frames_together) {
+  for (const char* name : {"encoder.conv1.weight", "encoder.middle.0.residual.6.weight", "encoder.head.2.weight"}) {
+    bool found = false;
+    const WeightSource rest = random_source(true);
+    const Vae vae(
+        config(true, {false, false}),
+        [&](const std::string& key, const Shape& shape) {
+          Tensor t = rest(key, shape);
+          if (key == name) found = true, t.data<float>()[0] = 1e-30f;  // [out, in, time, ...]: the oldest tap
+          return t;
+        },
+        make_backend("cpu-ops", 1), false);
+    CHECK(found && !vae.encodes_frames_alone());
+  }
 }
 
 TEST(nothing_is_allocated_after_the_first_call) {

@@ -26,10 +26,18 @@ Vae::Vae(VaeConfig config, const WeightSource& source, std::shared_ptr<Backend> 
   WeightTable table;
   VaeBuilder encoder(table), decoder(table);
   encoder_ = std::make_unique<VaeTrunk>(VaeTrunk::encoder(config_, encoder));
+  const size_t encoder_weights = table.specs().size();
   if (with_decoder) decoder_ = std::make_unique<VaeTrunk>(VaeTrunk::decoder(config_, decoder));
   encoder_slots_ = encoder.slots();
   decoder_slots_ = decoder.slots();
   weights_ = backend_->pack(table, source);
+  frames_alone_ = temporal_stride() == 1;
+  for (size_t id = 0; id < encoder_weights; ++id) {
+    const WeightSpec& spec = table.specs()[id];
+    if (spec.use != WeightUse::conv || spec.shape.size() < 5) continue;  // a picture's convolution has no time
+    const uint32_t past_taps = (1u << (spec.shape[2] - 1)) - 1;
+    if (weights_->live_taps(static_cast<int>(id)) & past_taps) frames_alone_ = false;
+  }
   for (size_t i = 0; i < config_.latents_mean.size(); ++i) {
     to_latent_scale_.push_back(1.0f / config_.latents_std[i]);
     to_latent_shift_.push_back(-config_.latents_mean[i] / config_.latents_std[i]);

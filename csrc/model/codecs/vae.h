@@ -62,6 +62,9 @@ class WAMCORE_API Vae {
   int64_t spatial_stride() const { return config_.spatial_stride(); }
   bool has_decoder() const { return decoder_ != nullptr; }
 
+  /// Whether each frame makes one latent frame that no other frame changes: the encoder halves no frame rate, and every
+  /// weight that would meet an earlier frame is zero. Then frames whose latents nobody wants need not be encoded.
+  bool encodes_frames_alone() const { return frames_alone_; }
   /// Latent frames that encode() would make of `frames` more pixel frames; what fills no group is dropped.
   int64_t latent_frames(int64_t frames, const VaeStream& stream) const;
   /// Pixel frames that decode() would make of `latents` more latent frames.
@@ -94,6 +97,7 @@ class WAMCORE_API Vae {
   std::unique_ptr<const VaeTrunk> encoder_, decoder_;  // no decoder: it was not loaded
   std::shared_ptr<const PackedWeights> weights_;
   int encoder_slots_ = 0, decoder_slots_ = 0;
+  bool frames_alone_ = false;
   std::vector<float> to_latent_scale_, to_latent_shift_;  // (mu - mean) / std as scale and shift
 };
 
