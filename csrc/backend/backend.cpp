@@ -52,7 +52,16 @@ void Backend::write_keys(float* keys, RowRange range, int64_t heads, int64_t hea
   std::copy_n(from, range.rows * inner, keys + range.begin * inner);
 }
 
-std::string cpu_isa() try { return kernels::isa_name(kernels::isa()); } catch (const std::invalid_argument& e) {
+std::string cpu_isa(Precision precision) try {
+  switch (choose_precision("cpu", precision, kCpuPrecisions)) {
+    case Precision::int8:
+      return kernels::isa_name(kernels::int8_isa());
+    case Precision::bfloat16:
+      return kernels::isa_name(kernels::bf16_isa());
+    default:
+      return kernels::isa_name(kernels::isa());
+  }
+} catch (const std::invalid_argument& e) {
   throw DeviceError(e.what());
 }
 

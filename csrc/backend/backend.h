@@ -78,9 +78,9 @@ class WAMCORE_API Backend {
   virtual std::shared_ptr<float> allocate_workspace(int64_t floats);
 };
 
-/// The instruction set that the CPU's kernels use. Throws DeviceError when WAMCORE_CPU_ISA asks for one that is not
-/// there.
-WAMCORE_API std::string cpu_isa();
+/// The instruction set that the CPU's kernels use for layers in `precision`. Throws DeviceError when WAMCORE_CPU_ISA
+/// asks for one that is not there, and for a precision that the CPU does not have.
+WAMCORE_API std::string cpu_isa(Precision precision = Precision::float32);
 
 /// "cpu": fused layers; "cpu-ops": the plain loop over operations that "cpu" is compared with; "cuda" or "cuda:N": a
 /// GPU, by the plugin. "auto" is "cpu" for as long as docs/verified_on_device.md has no row of the programs. Throws

@@ -56,8 +56,8 @@ void CpuOps::run(CpuOperation operation, int64_t work, const Params& p, void (*k
 }
 
 std::vector<OperationReport> CpuOps::operations() const {
-  const std::string names[] = {kernels::isa_name(kernels::Isa::portable), cpu_isa(),
-                               kernels::isa_name(kernels::int8_isa()), kernels::isa_name(kernels::bf16_isa())};
+  const std::string names[] = {kernels::isa_name(kernels::Isa::portable), cpu_isa(), cpu_isa(Precision::int8),
+                               cpu_isa(Precision::bfloat16)};
   std::vector<OperationReport> out;
   for (size_t i = 0; i < kCpuOperations; ++i) {
     const OperationInfo& info = kOperations[i];
@@ -121,8 +121,7 @@ std::shared_ptr<const PackedWeights> CpuBackend::pack(const WeightTable& table, 
 
 std::shared_ptr<const ProgramWeights> CpuBackend::load(const WeightTable& table, const WeightSource& source,
                                                        Precision wanted) {
-  constexpr Precision kHas[] = {Precision::float32, Precision::bfloat16, Precision::int8};  // the first is "auto"
-  return std::make_shared<const PackedWeights>(table, source, choose_precision(name(), wanted, kHas));
+  return std::make_shared<const PackedWeights>(table, source, choose_precision(name(), wanted, kCpuPrecisions));
 }
 
 std::unique_ptr<Program> CpuBackend::compile(Plan plan, std::shared_ptr<const ProgramWeights> weights) {

@@ -86,6 +86,9 @@ class CpuOps final : public Ops {
   std::array<std::atomic<uint64_t>, kCpuOperations> runs_{};
 };
 
+inline constexpr Precision kCpuPrecisions[] = {Precision::float32, Precision::bfloat16,
+                                               Precision::int8};  // the first is "auto"
+
 class CpuBackend final : public Backend {
  public:
   CpuBackend(int threads, bool fused) : ops_(threads), fused_(fused) {}

@@ -35,9 +35,14 @@ PYBIND11_MODULE(_core, m) {
   wam::bindings::bind_drivers(m);
   wam::bindings::bind_safety(m);
   wam::bindings::bind_runner(m);
-  m.def("cpu_isa", wam::cpu_isa,
-        "Instruction set that the CPU kernels use: avx512, avx2, neon or portable; WAMCORE_CPU_ISA forces one.\n\n"
-        "Raises:\n    DeviceError: WAMCORE_CPU_ISA names one that this CPU lacks.");
+  m.def(
+      "cpu_isa", [](const std::string& dtype) { return wam::cpu_isa(wam::precision_of(dtype)); },
+      py::arg("dtype") = "float32",
+      "Instruction set that the CPU kernels use; WAMCORE_CPU_ISA forces one.\n\n"
+      "Args:\n    dtype: of the model's layers: float32 (avx512, avx2, neon or portable), or bfloat16 and int8, for\n"
+      "        which there are more (avx512_vnni, amx, neon_dotprod, neon_mmla).\n"
+      "Raises:\n    DeviceError: WAMCORE_CPU_ISA names one that this CPU lacks, or no CPU kernels compute in dtype.\n"
+      "    ConfigError: There is no such dtype.");
   auto components = m.def_submodule("components", "Parts of a model by themselves, for comparison and debugging.");
   wam::bindings::bind_dit(components);
   wam::bindings::bind_encoders(components);

@@ -2,10 +2,10 @@
 // any number of threads, on random small models.
 #include <random>
 
-#include "check.h"
 #include "core/thread_pool.h"
 #include "flow/denoiser.h"
 #include "fresh.h"
+#include "isa_main.h"
 #include "wamcore/error.h"
 
 using namespace wam;
@@ -303,4 +303,4 @@ TEST(heads_that_are_too_wide_are_refused_before_anything_runs) {
                ConfigError, "got 2048");
 }
 
-CHECK_MAIN()
+CHECK_MAIN_ON_ISA()

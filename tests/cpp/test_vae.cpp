@@ -5,7 +5,7 @@
 #include <new>
 #include <random>
 
-#include "check.h"
+#include "isa_main.h"
 #include "model/codecs/vae.h"
 #include "wamcore/error.h"
 
@@ -248,4 +248,4 @@ TEST(configs_are_checked) {
                ConfigError, "does not come out even");
 }
 
-CHECK_MAIN()
+CHECK_MAIN_ON_ISA()

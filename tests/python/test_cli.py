@@ -118,7 +118,12 @@ def test_doctor_runs_the_backends():
     done = wam("doctor")
     assert done.returncode in (0, 1), done.stderr
     assert f"wamcore {wamcore.__version__}" in done.stdout
-    assert done.stdout.count("ran a chunk of tabletop") == 2 + usable
+    assert done.stdout.count("ran a chunk of tabletop") == 4 + usable
+    for dtype in ("bfloat16", "int8"):  # they run what machine.describe() says, and their tables show nothing else
+        table = done.stdout.partition(f"fused layers, {dtype}, ")[2].partition("\n\n")[0]
+        rows = re.findall(rf"^ +(\w+) +{_core.cpu_isa(dtype)} +{dtype}, sums \w+ +([1-9]\d*) *$", table, re.M)
+        assert {name for name, _ in rows} == {"gemm", "feed_forward"}
+        assert "float32 " not in table.partition("runs\n")[2].replace("sums float32", "")
     assert f"  cuda     {sentence}\n" in done.stdout and (usable or sentence.endswith("."))
     cpu, ops = re.split(r"^  cpu-ops ", done.stdout.partition("kernels are the")[2], flags=re.M)
     fused, plain = (operations(text) for text in (cpu, ops))

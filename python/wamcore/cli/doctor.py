@@ -38,8 +38,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"wamcore {facts['wamcore']}" + (f" at {facts['commit']}" if facts["commit"] else ""))
     print(f"Python {facts['python']} on {facts['system']}\n")
     processor(facts)
-    for device in ("cpu", "cpu-ops"):
-        backend(device, problems)
+    for dtype in ("float32", "bfloat16", "int8"):
+        backend("cpu", problems, dtype)
+    backend("cpu-ops", problems)
     usable, sentence = cuda_status()
     print(f"  cuda     {sentence}" + ("" if usable else "\n"))
     if usable:
@@ -61,32 +62,35 @@ def processor(facts: dict) -> None:
     print(f"           features {' '.join(features) or 'unknown'}; kernels are the {facts['kernels']} build\n")
 
 
-def backend(device: str, problems: list[str]) -> None:
-    """Runs a chunk of the bundled model, so that what is reported has really happened."""
+def backend(device: str, problems: list[str], dtype: str = "auto") -> None:
+    """Runs a chunk of the bundled model, so that what is reported has really happened. Of a dtype that nothing chooses
+    unasked, only the operations in it are listed."""
     if not bundled():
         problems.append("no bundled model is installed, so no backend was tried: the installation is incomplete.")
         return
     try:
-        model = load(bundled()[0], device=device)
+        model = load(bundled()[0], device=device, dtype=dtype)
         session = Session(model)
         session.set_prompt("touch the red block")
         began = time.perf_counter()
         session.infer(blank(model))
         ms = (time.perf_counter() - began) * 1e3
     except Error as e:
-        problems.append(f"backend {device} does not work: {e}")
+        problems.append(f"backend {device} does not work in dtype {dtype}: {e}")
         return
     stages = session.trace["stages"]
     share = ", ".join(f"{k} {v * 1e-6:.1f}" for k, v in stages.items() if v)
     kind = {
-        "cpu": "fused layers, float32",
-        "cpu-ops": "the plain loop over operations, float32",
-        "cuda": "recorded lists of kernels, bfloat16; codecs on the CPU",
+        "cpu": "fused layers",
+        "cpu-ops": "the plain loop over operations",
+        "cuda": "recorded lists of kernels, codecs on the CPU",
     }[device]
-    print(f"  {model.device:<8} {kind}, {model.threads} threads: ran a chunk of {bundled()[0]} in {ms:.0f} ms")
+    what = f"{kind}, {model.dtype}, {model.threads} threads"
+    print(f"  {model.device:<8} {what}: ran a chunk of {bundled()[0]} in {ms:.0f} ms")
     print(f"           ms by stage: {share}")
     head = ("operation", "kernel", "precision", "runs")
-    rows = [tuple(o[name] for name in head) for o in session.operations]
+    only = dtype if dtype in ("bfloat16", "int8") else ""
+    rows = [tuple(o[name] for name in head) for o in session.operations if o["precision"].startswith(only)]
     print(table(rows, head, (0, 1, 2), indent=" " * 11), "\n")
 
 

@@ -71,6 +71,8 @@ def describe() -> dict:
         "cpu": cpu_model(),
         "cores": cores(),
         "kernels": cpu_isa(),
+        "int8_kernels": cpu_isa("int8"),
+        "bf16_kernels": cpu_isa("bfloat16"),
         "load_average": os.getloadavg()[0],  # over the last minute: more than the cores means that others compute too
         "packages": versions(),
     }
