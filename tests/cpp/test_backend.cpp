@@ -263,6 +263,28 @@ TEST(precisions_that_a_backend_does_not_have_are_refused) {
   CHECK_THROWS(precision_of("half"), ConfigError, "got 'half'");
 }
 
+TEST(matrices_too_deep_for_exact_sums_are_refused) {
+  const auto ones = [](const std::string&, const Shape& shape) {
+    Tensor t(shape);
+    std::fill_n(t.data<float>(), t.numel(), 1.0f);
+    return t;
+  };
+  for (const int64_t k : {65536, 65537}) {
+    WeightTable table;
+    table.add("deep.weight", {2, k}, WeightUse::layer_matrix);
+    CHECK(PackedWeights(table, ones).precision() == Precision::float32);  // of floats any depth will do
+    for (const Precision precision : {Precision::int8, Precision::bfloat16}) {
+      if (k == 65536) {
+        CHECK(PackedWeights(table, ones, precision).precision() == precision);
+        continue;
+      }
+      const std::string says = std::string(name_of(precision)) + ": deep.weight";
+      CHECK_THROWS(PackedWeights(table, ones, precision), WeightError, says);
+      CHECK_THROWS(PackedWeights(table, ones, precision), WeightError, "wanted at most 65536 inputs");
+    }
+  }
+}
+
 TEST(bad_requests_are_refused) {
   const DitConfig c = random_config(true, false);
   CHECK_THROWS(DreamZero(c, {4, 4}, ""), ConfigError, "frame_seqlen");

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <new>
 #include <random>
+#include <thread>
 
 #include "check.h"
 #include "session/synthetic_weights.h"
@@ -165,6 +166,33 @@ TEST(both_programs_give_the_same_chunk) {
     const ActionChunk x = fused.infer(observation(*a, i ? 2 : 1, 16 * i)),
                       y = plain.infer(observation(*b, i ? 2 : 1, 16 * i));
     CHECK(check::relative_error(x.q, y.q, x.q.size()) < 1e-4);
+  }
+}
+
+// Sessions of one model share its pool and programs, and nothing that either writes.
+TEST(sessions_side_by_side_give_what_they_give_alone) {
+  const auto m = model();
+  constexpr int kChunks = 6;
+  std::vector<std::vector<double>> alone[2], together[2];
+  const auto play = [&](int which, std::vector<std::vector<double>>& out) {
+    Session session(m, {.steps = 2, .seed = uint64_t(7 + which)});
+    session.set_prompt(which ? "touch the red block" : "push the blue block left");
+    for (int i = 0; i < kChunks; ++i) out.push_back(session.infer(observation(*m, i ? 2 : 1, 16 * i + 100 * which)).q);
+  };
+  for (int which : {0, 1}) play(which, alone[which]);
+  CHECK(alone[0] != alone[1]);
+  for (int round = 0; round < 3; ++round) {
+    std::atomic<int> ready{0};
+    std::vector<std::thread> threads;
+    for (int which : {0, 1}) {
+      together[which].clear();
+      threads.emplace_back([&, which] {
+        for (++ready; ready < 2;) std::this_thread::yield();
+        play(which, together[which]);
+      });
+    }
+    for (std::thread& t : threads) t.join();
+    for (int which : {0, 1}) CHECK(together[which] == alone[which]);
   }
 }
 

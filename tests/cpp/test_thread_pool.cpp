@@ -2,6 +2,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <mutex>
 #include <numeric>
 #include <random>
@@ -113,6 +114,42 @@ TEST(callers_take_turns) {
   }
   for (auto& caller : callers) caller.join();
   CHECK(alone && total == 300);
+}
+
+// Two callers that always have work for the pool get about as much of it each, and the one that waits is not overtaken.
+// Runs are counted, not timed. A machine may put a caller aside between saying that it waits and waiting, and the other
+// is right to go on; that is rare, so one window of several without it will do.
+TEST(two_callers_get_equal_shares) {
+  ThreadPool pool(2);
+  constexpr int kRuns = 600, kWindows = 5;
+  int fair = 0;
+  for (int window = 0; window < kWindows; ++window) {
+    std::atomic<int> ready{0}, total{0};
+    std::atomic<int> asked[2] = {0, 0}, begun[2] = {0, 0};  // runs of each caller
+    int runs[2] = {0, 0}, overtook[2] = {0, 0};             // of each: counted, and begun before one asked for earlier
+    std::vector<std::thread> callers;
+    for (const int me : {0, 1})
+      callers.emplace_back([&, me] {
+        const int other = 1 - me;
+        for (++ready; total < kRuns;) {
+          const int wait = asked[other];
+          ++asked[me];
+          pool.run([&](const Team& team) {
+            if (team.rank == 0) {
+              ++begun[me];
+              if (begun[other] < wait) ++overtook[me];
+            }
+            for (volatile int spin = 0; spin < 20'000;) spin = spin + 1;
+          });
+          if (ready == 2) ++runs[me], ++total;  // both are in their loops
+        }
+      });
+    for (std::thread& caller : callers) caller.join();
+    std::printf("two callers: %d and %d runs, of which %d and %d overtook\n", runs[0], runs[1], overtook[0],
+                overtook[1]);
+    fair += std::min(runs[0], runs[1]) >= kRuns / 4 && overtook[0] + overtook[1] <= kRuns / 20;
+  }
+  CHECK(fair >= 1);
 }
 
 TEST(random_work_adds_up) {
