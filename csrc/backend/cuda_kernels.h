@@ -17,7 +17,8 @@ struct CudaPlace {
 };
 
 /// The single kernels of a plugin, on memory and a stream of the caller's. Each starts the best kernel that the GPU has
-/// and returns at once: 0, or an error to be explained. Scratch memory is the plugin's own, one block for each GPU and
+/// and returns at once: 0, or an error to be explained by the same thread. A kernel that cannot be started is an error:
+/// no slower one takes its place. Scratch memory is the plugin's own, one block for each GPU and
 /// stream; it grows with the calls and is kept, since captured graphs may hold its address. While a stream is being
 /// captured nothing can grow: the same call must have been made before.
 struct CudaKernels {

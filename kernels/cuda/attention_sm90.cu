@@ -3,7 +3,7 @@
 
 namespace wam::kernels::cuda {
 
-bool plan_attention_sm90(AttentionParamsSm90* plan, const AttentionParams& p, int multiprocessors) {
+PlanResult plan_attention_sm90(AttentionParamsSm90* plan, const AttentionParams& p, int multiprocessors) {
   return make_attention_plan_sm90(plan, p, multiprocessors);
 }
 

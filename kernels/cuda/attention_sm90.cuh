@@ -310,8 +310,8 @@ bool launch_attention_sm90(const AttentionParamsSm90& plan, Launch&& launch) {
 }
 
 /// See wamcore/kernels/cuda/attention.h.
-inline bool make_attention_plan_sm90(AttentionParamsSm90* plan, const AttentionParams& p, int multiprocessors) {
-  if (!attention_possible(p) || multiprocessors < 1) return false;
+inline PlanResult make_attention_plan_sm90(AttentionParamsSm90* plan, const AttentionParams& p, int multiprocessors) {
+  if (!attention_possible(p) || multiprocessors < 1) return kImpossiblePlan;
   *plan = {.attention = p};
   const auto map = [&](TensorMap* to, const bf16* base, int64_t rows, int64_t ld, int64_t batch_stride, int box) {
     const int64_t batch_bytes = 2 * (p.batch > 1 ? batch_stride : rows * ld);
@@ -319,21 +319,24 @@ inline bool make_attention_plan_sm90(AttentionParamsSm90* plan, const AttentionP
                                 .rank = 4,
                                 .sizes = {p.head_dim, p.heads, rows, p.batch},
                                 .strides = {2 * p.head_dim, 2 * ld, batch_bytes},
-                                .box = {64, 1, box, 1}}) == 0;
+                                .box = {64, 1, box, 1}});
   };
   using Tile = AttentionTileOfSm90<128>;
   static_assert(Tile::key_rows == AttentionTileOfSm90<64>::key_rows);
-  if (!map(&plan->q, p.q, p.rows, p.ldq, p.q_batch, Tile::query_rows)) return false;
+  if (const int refused = map(&plan->q, p.q, p.rows, p.ldq, p.q_batch, Tile::query_rows)) return refused;
   for (int g = 0; g < p.group_count; ++g)
     for (int s = 0; s < p.groups[g].segment_count; ++s) {
       const KeySegment& keys = p.groups[g].segments[s];
-      if (keys.buffer_rows < 1 || keys.first_row + keys.rows > keys.buffer_rows) return false;
-      if (!map(&plan->k[g][s], keys.k, keys.buffer_rows, keys.ld, keys.batch_stride, Tile::key_rows)) return false;
-      if (!map(&plan->v[g][s], keys.v, keys.buffer_rows, keys.ld, keys.batch_stride, Tile::key_rows)) return false;
+      if (keys.buffer_rows < 1 || keys.first_row + keys.rows > keys.buffer_rows) return kImpossiblePlan;
+      const auto rows = [&](TensorMap* to, const bf16* base) {
+        return map(to, base, keys.buffer_rows, keys.ld, keys.batch_stride, Tile::key_rows);
+      };
+      if (const int refused = rows(&plan->k[g][s], keys.k)) return refused;
+      if (const int refused = rows(&plan->v[g][s], keys.v)) return refused;
     }
   const int tiles = attention_tiles<Tile>(p);
   plan->blocks = tiles < multiprocessors ? tiles : multiprocessors;
-  return true;
+  return 0;
 }
 
 }  // namespace wam::kernels::cuda

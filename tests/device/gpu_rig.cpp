@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <stdexcept>
+#include <string>
 
 namespace device_check {
 namespace {
@@ -59,15 +60,16 @@ class GpuRig final : public Rig {
 #ifdef WAMCORE_WITH_SM90A
   int run(const AttentionSm90& w) {
     AttentionParamsSm90 plan;
-    return plan_attention_sm90(&plan, w.p, multiprocessors_) ? attention_sm90(plan, stream_) : refused();
+    return planned(plan_attention_sm90(&plan, w.p, multiprocessors_)) ? attention_sm90(plan, stream_) : refused();
   }
   int run(const GemmSm90& w) {
     GemmParamsSm90 plan;
-    return plan_gemm_sm90(&plan, w.p, w.choice, w.scratch, multiprocessors_) ? gemm_sm90(plan, stream_) : refused();
+    return planned(plan_gemm_sm90(&plan, w.p, w.choice, w.scratch, multiprocessors_)) ? gemm_sm90(plan, stream_)
+                                                                                      : refused();
   }
   int run(const GemmFp8Sm90& w) {
     GemmParamsSm90 plan;
-    return plan_gemm_fp8_sm90(&plan, w.p, w.operands, w.choice, w.scratch, multiprocessors_)
+    return planned(plan_gemm_fp8_sm90(&plan, w.p, w.operands, w.choice, w.scratch, multiprocessors_))
                ? gemm_fp8_sm90(plan, stream_)
                : refused();
   }
@@ -89,6 +91,10 @@ class GpuRig final : public Rig {
   int run(const UnpatchifyParams& p) { return unpatchify(p, stream_); }
   int run(const AddParams& p) { return add(p, stream_); }
   static int refused() { return cudaErrorInvalidValue; }
+  static bool planned(PlanResult result) {
+    if (result > 0) throw std::runtime_error("no tensor map: the driver's error " + std::to_string(result));
+    return result == 0;
+  }
 
   cudaStream_t stream_ = nullptr;
   int multiprocessors_ = 0, major_ = 0, minor_ = 0;

@@ -2,7 +2,11 @@
 that claim to lie on a GPU and lie in the memory of the host, against numpy.
 """
 
+import ctypes
+import os
+
 import numpy as np
+import pytest
 import wamcore
 from test_public_kernels import Claimed
 from wamcore import kernels
@@ -117,6 +121,13 @@ def products():
     y = Gpu(np.zeros((37, 72), np.float32))
     kernels.gemm(xq.claim, wq.claim, y.claim, x_scale=xs, w_scale=ws, stream=STREAM)
     close(y.get(), x @ w.T, 6e-2)
+    driver = ctypes.CDLL(os.environ["WAMCORE_CUDA_PLUGIN"])
+    driver.sim_refuse_tensor_maps(801)
+    told = "gemm_fp8_sm90: no tensor map for 37 x 72 x 64: the driver's error 801"
+    with pytest.raises(wamcore.DeviceError, match=f"^gemm: wanted the kernel started, got {told}$"):
+        kernels.gemm(xq.claim, wq.claim, y.claim, x_scale=xs, w_scale=ws, stream=STREAM)
+    driver.sim_refuse_tensor_maps(0)
+    kernels.gemm(xq.claim, wq.claim, y.claim, x_scale=xs, w_scale=ws, stream=STREAM)
 
 
 def rows():

@@ -100,7 +100,7 @@ class SimDevice : public Device {
   static bool run(const QuantizeRowsParams& p, const Launcher& l) { return launch_quantize_rows<true>(p, l); }
   static bool run(const Fp8Product& p, const Launcher& l) {
     GemmParamsSm90 plan;
-    return plan_gemm_fp8_sm90(&plan, p.gemm, p.operands, {.tile = 2}, {}, /*multiprocessors=*/2) &&
+    return plan_gemm_fp8_sm90(&plan, p.gemm, p.operands, {.tile = 2}, {}, /*multiprocessors=*/2) == 0 &&
            launch_gemm_fp8_sm90(plan, l);
   }
   static bool run(const QkNormRopeCacheWriteParams& p, const Launcher& l) {

@@ -1,6 +1,7 @@
 // A plugin whose GPU is the simulated machine and whose device memory is the host's: what wamcore.kernels hands to a
 // plugin reaches the kernels' own source, through the loader and the table of the real one. WAMCORE_CUDA_PLUGIN names
 // it.
+#include "backend/cuda/refusal.h"
 #include "backend/cuda_kernels.h"
 #include "backend/plugin.h"
 #include "cuda/attention_sm80.cuh"
@@ -45,8 +46,9 @@ int gemm(const CudaPlace& place, const GemmParams& p) {
 
 int gemm_fp8(const CudaPlace& place, const GemmParams& p, const Fp8Operands& operands) {
   GemmParamsSm90 plan;
-  const bool planned = plan_gemm_fp8_sm90(&plan, p, operands, GemmChoiceSm90{2, 1}, {}, kMultiprocessors);
-  return outcome(place, planned && launch_gemm_fp8_sm90(plan, sim::Launcher{}));
+  if (const PlanResult result = plan_gemm_fp8_sm90(&plan, p, operands, GemmChoiceSm90{2, 1}, {}, kMultiprocessors))
+    return cuda::refuse("gemm_fp8_sm90", p, result);
+  return outcome(place, launch_gemm_fp8_sm90(plan, sim::Launcher{}));
 }
 
 int layer_norm(const CudaPlace& place, const LnModulateParams& p) {
@@ -65,7 +67,10 @@ int sampler(const CudaPlace& place, const SamplerStepParams& p) {
   return outcome(place, launch_sampler_step(p, sim::Launcher{}));
 }
 
-const char* explain(int error) { return error == kRefused ? "refused" : "not on GPU 0 and the caller's stream"; }
+const char* explain(int error) {
+  if (error == cuda::kRefusedPlan) return cuda::last_refusal().c_str();
+  return error == kRefused ? "refused" : "not on GPU 0 and the caller's stream";
+}
 
 constexpr CudaKernels kKernels{
     .multiprocessors = multiprocessors,
@@ -91,3 +96,5 @@ constexpr BackendPlugin kPlugin{.version = WAMCORE_VERSION,
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const BackendPlugin* wam_backend_v1() { return &kPlugin; }
+/// From now on the driver refuses every tensor map with this error; 0: it makes them.
+extern "C" __attribute__((visibility("default"))) void sim_refuse_tensor_maps(int error) { tensor_map_refusal = error; }

@@ -52,18 +52,19 @@ class SimRig : public Rig {
   bool run(const AttentionSm80& w) { return launch_attention_sm80(w.p, launcher()); }
   bool run(const AttentionSm90& w) {
     AttentionParamsSm90 plan;
-    return make_attention_plan_sm90(&plan, w.p, multiprocessors()) && launch_attention_sm90(plan, launcher());
+    return make_attention_plan_sm90(&plan, w.p, multiprocessors()) == 0 && launch_attention_sm90(plan, launcher());
   }
   bool run(const GemmSm80& w) {
     return launch_gemm_sm80(w.p, gemm_tile_sm80(w.p.m, w.p.n, w.multiprocessors), launcher());
   }
   bool run(const GemmSm90& w) {
     GemmParamsSm90 plan;
-    return plan_gemm_sm90(&plan, w.p, w.choice, w.scratch, multiprocessors()) && launch_gemm_sm90(plan, launcher());
+    return plan_gemm_sm90(&plan, w.p, w.choice, w.scratch, multiprocessors()) == 0 &&
+           launch_gemm_sm90(plan, launcher());
   }
   bool run(const GemmFp8Sm90& w) {
     GemmParamsSm90 plan;
-    return plan_gemm_fp8_sm90(&plan, w.p, w.operands, w.choice, w.scratch, multiprocessors()) &&
+    return plan_gemm_fp8_sm90(&plan, w.p, w.operands, w.choice, w.scratch, multiprocessors()) == 0 &&
            launch_gemm_fp8_sm90(plan, launcher());
   }
   bool run(const GemmFp8Sm89& w) {

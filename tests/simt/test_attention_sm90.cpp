@@ -16,7 +16,7 @@ constexpr double kOutTolerance = 4.8e-3, kLseTolerance = 1.6e-6;
 // Few multiprocessors, so that blocks walk over several tiles each.
 simt::Counts run(const Data& data, unsigned seed, const char* bug, int multiprocessors) {
   AttentionParamsSm90 plan;
-  CHECK(make_attention_plan_sm90(&plan, data.p, multiprocessors));
+  CHECK(make_attention_plan_sm90(&plan, data.p, multiprocessors) == 0);
   simt::Counts counts;  // of the attention, not of the merge
   bool first = true;
   const auto launch = [&](const LaunchShape& shape, auto kernel, const auto& p) {
@@ -92,12 +92,21 @@ TEST(writing_past_the_rows_is_caught) {
   CHECK(!child.clean && child.says("heap-buffer-overflow"));
 }
 
+TEST(a_plan_gives_the_code_with_which_the_driver_refuses_a_map) {
+  Data data(ragged(), 1);
+  AttentionParamsSm90 plan;
+  tensor_map_refusal = 801;
+  CHECK(make_attention_plan_sm90(&plan, data.p, 132) == 801);
+  tensor_map_refusal = 0;
+  CHECK(make_attention_plan_sm90(&plan, data.p, 132) == 0);
+}
+
 TEST(impossible_sizes_are_refused) {
   const auto refuses = [](auto spoil) {
     Data data(ragged(), 1);
     spoil(data.p);
     AttentionParamsSm90 plan;
-    return !make_attention_plan_sm90(&plan, data.p, 132);
+    return make_attention_plan_sm90(&plan, data.p, 132) == kImpossiblePlan;
   };
   CHECK(!refuses([](AttentionParams&) {}));
   CHECK(refuses([](AttentionParams& p) { p.groups[0].segments[0].buffer_rows = 300; }));

@@ -27,7 +27,7 @@ Result run(const Case& c, int tile, unsigned seed, const char* bug = "", int spl
   std::vector<float> partial(size_t(gemm_split_floats(c.m, c.n, choice)), NAN);
   std::vector<int32_t> arrived(size_t(gemm_tiles_sm90(c.m, c.n, kGemmColsSm90[tile])));
   GemmParamsSm90 plan;
-  CHECK(plan_gemm_fp8_sm90(&plan, data.p, operands(x, w), choice, {partial.data(), arrived.data()}, 2));
+  CHECK(plan_gemm_fp8_sm90(&plan, data.p, operands(x, w), choice, {partial.data(), arrived.data()}, 2) == 0);
   Result r{};
   CHECK(launch_gemm_fp8_sm90(plan, sim::Launcher{.seed = seed, .planted = bug, .counts = &r.counts}));
   r.against_quantised = error(data, x, w);
@@ -90,9 +90,13 @@ TEST(impossible_sizes_are_refused) {
     Fp8Operands operands = good;
     spoil(p, operands);
     GemmParamsSm90 plan;
-    return !plan_gemm_fp8_sm90(&plan, p, operands, {tile, 1}, {}, 132);
+    return plan_gemm_fp8_sm90(&plan, p, operands, {tile, 1}, {}, 132) == kImpossiblePlan;
   };
   CHECK(!refuses([](GemmParams&, Fp8Operands&) {}));
+  GemmParamsSm90 plan;
+  tensor_map_refusal = 801;  // the driver's own answer is kept
+  CHECK(plan_gemm_fp8_sm90(&plan, data.p, good, {2, 1}, {}, 132) == 801);
+  tensor_map_refusal = 0;
   CHECK(refuses([](GemmParams&, Fp8Operands&) {}, 0));  // 256 columns do not fit the registers
   CHECK(refuses([](GemmParams& p, Fp8Operands&) { p.k -= 8; }));
   CHECK(refuses([](GemmParams&, Fp8Operands& o) { o.ldx += 8; }));

@@ -22,7 +22,7 @@ simt::Counts run(const Data& data, unsigned seed, const char* bug = "", int bloc
   std::vector<float> partial(size_t(gemm_split_floats(data.p.m, data.p.n, choice)), NAN);
   std::vector<int32_t> arrived(size_t(gemm_tiles_sm90(data.p.m, data.p.n, cols)));
   GemmParamsSm90 plan;
-  CHECK(plan_gemm_sm90(&plan, data.p, choice, {partial.data(), arrived.data()}, blocks));
+  CHECK(plan_gemm_sm90(&plan, data.p, choice, {partial.data(), arrived.data()}, blocks) == 0);
   simt::Counts counts;
   CHECK(launch_gemm_sm90(plan, sim::Launcher{.seed = seed, .planted = bug, .counts = &counts}));
   CHECK(std::all_of(arrived.begin(), arrived.end(), [](int32_t n) { return n == 0; }) || bug[0]);
@@ -107,19 +107,28 @@ TEST(parts_of_k_are_added_up) {
   CHECK(!(data.error() <= kTolerance));  // parts that are not there yet are NaN
 }
 
+TEST(a_plan_gives_the_code_with_which_the_driver_refuses_a_map) {
+  Data data(ragged, 1);
+  GemmParamsSm90 plan;
+  tensor_map_refusal = 801;
+  CHECK(plan_gemm_sm90(&plan, data.p, 2, 132) == 801);
+  tensor_map_refusal = 0;
+  CHECK(plan_gemm_sm90(&plan, data.p, 2, 132) == 0);
+}
+
 TEST(impossible_plans_are_refused) {
   const auto refuses = [](GemmChoiceSm90 choice, int sms, auto spoil) {
     Data data(ragged, 1);
     spoil(data.p);
     GemmParamsSm90 plan;
-    return !plan_gemm_sm90(&plan, data.p, choice, {}, sms);
+    return plan_gemm_sm90(&plan, data.p, choice, {}, sms) == kImpossiblePlan;
   };
   CHECK(!refuses({2, 1}, 132, [](GemmParams&) {}));
   CHECK(refuses({2, 2}, 132, [](GemmParams&) {}));  // no scratch memory
   CHECK(refuses({3, 1}, 132, [](GemmParams&) {}));
   Data data(ragged, 1);
   GemmParamsSm90 plan;
-  CHECK(plan_gemm_sm90(&plan, data.p, 2, 132) && plan.splits == 1 && plan.blocks == 4);
+  CHECK(plan_gemm_sm90(&plan, data.p, 2, 132) == 0 && plan.splits == 1 && plan.blocks == 4);
   CHECK(refuses({2, 1}, 0, [](GemmParams&) {}));
   CHECK(refuses({2, 1}, 132, [](GemmParams& p) { p.ldx += 4; }));
 }

@@ -2,6 +2,7 @@
 // over operations: prefill into the ring, denoise with registers, context in two groups.
 #include "backend/cuda/backend.h"
 #include "backend/cuda/program.h"
+#include "backend/cuda/refusal.h"
 #include "cuda/attention_sm90.cuh"
 #include "device/small_models.h"
 #include "sim_device.h"
@@ -78,13 +79,17 @@ class HopperDevice final : public SimDevice {
     constexpr int kMultiprocessors = 2;
     if (const auto* p = std::get_if<AttentionParams>(&call)) {
       AttentionParamsSm90 plan;
-      if (make_attention_plan_sm90(&plan, *p, kMultiprocessors)) return launch_attention_sm90(plan, l);
+      const PlanResult result = make_attention_plan_sm90(&plan, *p, kMultiprocessors);
+      if (result == 0) return launch_attention_sm90(plan, l);
       ++refused;
+      detour("attention", cuda::refusal(*p, result));
     }
     if (const auto* p = std::get_if<GemmParams>(&call)) {
       GemmParamsSm90 plan;
-      if (plan_gemm_sm90(&plan, *p, /*tile=*/2, kMultiprocessors)) return launch_gemm_sm90(plan, l);
+      const PlanResult result = plan_gemm_sm90(&plan, *p, /*tile=*/2, kMultiprocessors);
+      if (result == 0) return launch_gemm_sm90(plan, l);
       ++refused;
+      detour("gemm", cuda::refusal(*p, result));
     }
     return SimDevice::start(call, l);
   }
@@ -100,6 +105,27 @@ TEST(a_pass_with_the_kernels_of_sm_90a_agrees_with_the_cpu) {
   const Result want = run(make_backend("cpu-ops", 1), c, size, in), got = run(on(device), c, size, in);
   CHECK(agrees("sm_90a", got, want, kTolerance));
   CHECK(device->refused == 0);  // nothing went the other way
+}
+
+TEST(a_pass_whose_tensor_maps_the_driver_refuses_is_the_same_and_says_so) {
+  const Size size{true, 2, 24};
+  const DitConfig c = config(size);
+  const Inputs in(c, size, sim::seed());
+  auto device = std::make_shared<HopperDevice>();
+  const auto backend = on(device);
+  const Result want = run(make_backend("cpu-ops", 1), c, size, in);
+  tensor_map_refusal = 801;
+  const Result got = run(backend, c, size, in);
+  tensor_map_refusal = 0;
+  CHECK(agrees("refused", got, want, kTolerance));
+  CHECK(device->refused == device->launches["gemm"] + device->launches["attention"] && device->refused > 0);
+  std::map<std::string, std::string> listed;
+  for (const OperationReport& o : backend->operations()) listed[o.operation] = o.kernel;
+  const auto says = [&](const char* kernel) {
+    return listed.at(kernel).starts_with("cuda, some by mma.sync: no tensor map for ") &&
+           listed.at(kernel).ends_with(": the driver's error 801");
+  };
+  CHECK(says("gemm") && says("attention") && listed.at("gemm_plain") == "cuda");
 }
 
 TEST(a_pass_in_fp8_agrees_with_the_cpu) {

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "backend/cuda/refusal.h"
 #include "wamcore/error.h"
 
 namespace wam::cuda {
@@ -32,15 +33,6 @@ struct Ready {
 #endif
   std::string_view name;
 };
-
-#ifdef WAMCORE_WITH_SM90A
-std::string sizes_of(const kc::GemmParams& p) {
-  return std::to_string(p.m) + " x " + std::to_string(p.n) + " x " + std::to_string(p.k);
-}
-std::string sizes_of(const kc::AttentionParams& p) {
-  return std::to_string(p.rows) + " queries, " + std::to_string(p.heads) + " heads of " + std::to_string(p.head_dim);
-}
-#endif
 
 /// A captured graph, ready to run; or its calls one by one.
 struct Graph final : Recording {
@@ -221,28 +213,28 @@ class CudaDevice final : public Device {
 #ifdef WAMCORE_WITH_SM90A
     if (!sm90_) return ready;
     // Sizes and strides that a map cannot have do not come this far: the lists of calls hold what is possible.
-    const auto planned = [&](bool done, const auto& plan, const std::string& sizes) {
-      if (done)
+    const auto planned = [&](kc::PlanResult result, const auto& plan, const auto& p) {
+      if (result == 0)
         ready.call = plan;
       else
-        detour(ready.name, "no tensor map for " + sizes);
+        detour(ready.name, refusal(p, result));
     };
     if (const auto* p = std::get_if<kc::GemmParams>(&call)) {
       kc::GemmParamsSm90 plan;
       kc::GemmChoiceSm90 choice = kc::gemm_choice_bf16_sm90(p->m, p->n, p->k, multiprocessors_);
       if (!fits_scratch(*p, choice)) choice = {kc::gemm_tile_sm90(p->m, p->n, multiprocessors_), 1};
-      planned(kc::plan_gemm_sm90(&plan, *p, choice, scratch_, multiprocessors_), plan, sizes_of(*p));
+      planned(kc::plan_gemm_sm90(&plan, *p, choice, scratch_, multiprocessors_), plan, *p);
     }
     if (const auto* p = std::get_if<kc::Fp8Product>(&call)) {
       const kc::GemmParams& g = p->gemm;
       kc::GemmParamsSm90 plan;
       kc::GemmChoiceSm90 choice = kc::gemm_choice_fp8_sm90(g.m, g.n, g.k, multiprocessors_);
       if (!fits_scratch(g, choice)) choice = kc::gemm_choice_sm90(g.m, g.n, 1, multiprocessors_, 1);
-      planned(kc::plan_gemm_fp8_sm90(&plan, g, p->operands, choice, scratch_, multiprocessors_), plan, sizes_of(g));
+      planned(kc::plan_gemm_fp8_sm90(&plan, g, p->operands, choice, scratch_, multiprocessors_), plan, g);
     }
     if (const auto* p = std::get_if<kc::AttentionParams>(&call)) {
       kc::AttentionParamsSm90 plan;
-      planned(kc::plan_attention_sm90(&plan, *p, multiprocessors_), plan, sizes_of(*p));
+      planned(kc::plan_attention_sm90(&plan, *p, multiprocessors_), plan, *p);
     }
 #endif
     return ready;

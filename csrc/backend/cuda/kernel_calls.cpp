@@ -8,6 +8,8 @@
 #include <mutex>
 #include <string>
 
+#include "backend/cuda/refusal.h"
+
 namespace wam::cuda {
 namespace {
 
@@ -110,9 +112,12 @@ int attention(const CudaPlace& place, const kc::AttentionParams& given) {
       p.split_lse = scratch.at + rows * size_t(p.head_dim);
     }
 #ifdef WAMCORE_WITH_SM90A
-    kc::AttentionParamsSm90 plan;
-    if (gpu.sm90 && kc::plan_attention_sm90(&plan, p, gpu.multiprocessors))
+    if (gpu.sm90) {
+      kc::AttentionParamsSm90 plan;
+      if (const kc::PlanResult result = kc::plan_attention_sm90(&plan, p, gpu.multiprocessors))
+        return refuse("attention_sm90", p, result);
       return kc::attention_sm90(plan, place.stream);
+    }
 #endif
     return kc::attention_sm80(p, place.stream);
   });
@@ -138,7 +143,9 @@ int gemm(const CudaPlace& place, const kc::GemmParams& p) {
       kc::GemmScratch scratch;
       kc::GemmChoiceSm90 choice = kc::gemm_choice_bf16_sm90(p.m, p.n, p.k, gpu.multiprocessors);
       if (const int error = scratch_of(place, p.m, p.n, &choice, &scratch)) return error;
-      if (kc::plan_gemm_sm90(&plan, p, choice, scratch, gpu.multiprocessors)) return kc::gemm_sm90(plan, place.stream);
+      if (const kc::PlanResult result = kc::plan_gemm_sm90(&plan, p, choice, scratch, gpu.multiprocessors))
+        return refuse("gemm_sm90", p, result);
+      return kc::gemm_sm90(plan, place.stream);
     }
 #endif
     return kc::gemm_sm80(p, gpu.multiprocessors, place.stream);
@@ -154,8 +161,10 @@ int gemm_fp8(const CudaPlace& place, const kc::GemmParams& p, const kc::Fp8Opera
       kc::GemmScratch scratch;
       kc::GemmChoiceSm90 choice = kc::gemm_choice_fp8_sm90(p.m, p.n, p.k, gpu.multiprocessors);
       if (const int error = scratch_of(place, p.m, p.n, &choice, &scratch)) return error;
-      if (kc::plan_gemm_fp8_sm90(&plan, p, operands, choice, scratch, gpu.multiprocessors))
-        return kc::gemm_fp8_sm90(plan, place.stream);
+      if (const kc::PlanResult result =
+              kc::plan_gemm_fp8_sm90(&plan, p, operands, choice, scratch, gpu.multiprocessors))
+        return refuse("gemm_fp8_sm90", p, result);
+      return kc::gemm_fp8_sm90(plan, place.stream);
     }
 #endif
     return kc::gemm_fp8_sm89({p, operands}, gpu.multiprocessors, place.stream);
@@ -181,7 +190,9 @@ int plain(const CudaPlace& place, const Params& p) {
   return on(place, [&](const Gpu&) { return kKernel(p, place.stream); });
 }
 
-const char* explain(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+const char* explain(int error) {
+  return error == kRefusedPlan ? last_refusal().c_str() : cudaGetErrorString(static_cast<cudaError_t>(error));
+}
 
 }  // namespace
 

@@ -61,8 +61,8 @@ struct AttentionParamsSm90 {
   int32_t blocks = 0;  // that walk over the tiles
 };
 
-/// Makes the maps; false for impossible sizes or where the driver refuses. Done once, before a graph is captured.
-bool plan_attention_sm90(AttentionParamsSm90* plan, const AttentionParams& p, int multiprocessors);
+/// Makes the maps. Done once, before a graph is captured.
+PlanResult plan_attention_sm90(AttentionParamsSm90* plan, const AttentionParams& p, int multiprocessors);
 /// With wgmma and TMA, on sm_90a. Whole tiles are fetched from k and v, rows that are not seen included: all rows of
 /// these buffers must hold finite numbers, which a cache has when it was zeroed once.
 LaunchResult attention_sm90(const AttentionParamsSm90& plan, Stream stream);

@@ -212,35 +212,36 @@ inline bool plan_gemm_blocks_sm90(GemmParamsSm90* plan, GemmChoiceSm90 choice, c
   return true;
 }
 
-/// Makes the maps; false for impossible sizes or where the driver refuses. Done once, before a graph is captured.
-inline bool plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, GemmChoiceSm90 choice, const GemmScratch& scratch,
-                           int multiprocessors) {
-  if (!gemm_possible(p)) return false;
+/// Makes the maps. Done once, before a graph is captured.
+inline PlanResult plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, GemmChoiceSm90 choice,
+                                 const GemmScratch& scratch, int multiprocessors) {
+  if (!gemm_possible(p)) return kImpossiblePlan;
   *plan = {.gemm = p};
-  if (!plan_gemm_blocks_sm90(plan, choice, scratch, (p.k + 63) / 64, multiprocessors)) return false;
+  if (!plan_gemm_blocks_sm90(plan, choice, scratch, (p.k + 63) / 64, multiprocessors)) return kImpossiblePlan;
   const auto map = [&](TensorMap* to, const bf16* base, int64_t rows, int64_t ld, int box) {
-    return make_tensor_map(to, {.base = base, .sizes = {p.k, rows}, .strides = {2 * ld}, .box = {64, box}}) == 0;
+    return make_tensor_map(to, {.base = base, .sizes = {p.k, rows}, .strides = {2 * ld}, .box = {64, box}});
   };
-  return map(&plan->x, p.x, p.m, p.ldx, kGemmRowsSm90) && map(&plan->w, p.w, p.n, p.ldw, kGemmColsSm90[choice.tile]);
+  if (const int refused = map(&plan->x, p.x, p.m, p.ldx, kGemmRowsSm90)) return refused;
+  return map(&plan->w, p.w, p.n, p.ldw, kGemmColsSm90[choice.tile]);
 }
-inline bool plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, int tile, int multiprocessors) {
+inline PlanResult plan_gemm_sm90(GemmParamsSm90* plan, const GemmParams& p, int tile, int multiprocessors) {
   return plan_gemm_sm90(plan, p, GemmChoiceSm90{tile, 1}, {}, multiprocessors);
 }
 /// With wgmma, on sm_90a.
 LaunchResult gemm_sm90(const GemmParamsSm90& plan, Stream stream);
 
 /// As plan_gemm_sm90; x and w of `p` are left out.
-inline bool plan_gemm_fp8_sm90(GemmParamsSm90* plan, const GemmParams& p, const Fp8Operands& operands,
-                               GemmChoiceSm90 choice, const GemmScratch& scratch, int multiprocessors) {
-  if (!gemm_fp8_possible(p, operands) || choice.tile < 1) return false;
+inline PlanResult plan_gemm_fp8_sm90(GemmParamsSm90* plan, const GemmParams& p, const Fp8Operands& operands,
+                                     GemmChoiceSm90 choice, const GemmScratch& scratch, int multiprocessors) {
+  if (!gemm_fp8_possible(p, operands) || choice.tile < 1) return kImpossiblePlan;
   *plan = {.gemm = p, .x_scale = operands.x_scale, .w_scale = operands.w_scale};
-  if (!plan_gemm_blocks_sm90(plan, choice, scratch, (p.k + 127) / 128, multiprocessors)) return false;
+  if (!plan_gemm_blocks_sm90(plan, choice, scratch, (p.k + 127) / 128, multiprocessors)) return kImpossiblePlan;
   const auto map = [&](TensorMap* to, const e4m3* base, int64_t rows, int64_t ld, int box) {
     return make_tensor_map(
-               to, {.base = base, .element_bytes = 1, .sizes = {p.k, rows}, .strides = {ld}, .box = {128, box}}) == 0;
+        to, {.base = base, .element_bytes = 1, .sizes = {p.k, rows}, .strides = {ld}, .box = {128, box}});
   };
-  return map(&plan->x, operands.x, p.m, operands.ldx, kGemmRowsSm90) &&
-         map(&plan->w, operands.w, p.n, operands.ldw, kGemmColsSm90[choice.tile]);
+  if (const int refused = map(&plan->x, operands.x, p.m, operands.ldx, kGemmRowsSm90)) return refused;
+  return map(&plan->w, operands.w, p.n, operands.ldw, kGemmColsSm90[choice.tile]);
 }
 /// With wgmma of e4m3, on sm_90a.
 LaunchResult gemm_fp8_sm90(const GemmParamsSm90& plan, Stream stream);

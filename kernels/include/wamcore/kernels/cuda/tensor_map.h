@@ -23,4 +23,9 @@ struct TensorSource {
 /// 0, or a CUresult of the driver.
 int make_tensor_map(TensorMap* map, const TensorSource& source);
 
+/// What came of a plan, which is maps and how the work is divided: 0, the CUresult with which the driver refused a map,
+/// or kImpossiblePlan.
+using PlanResult = int;
+inline constexpr PlanResult kImpossiblePlan = -1;  // sizes, strides or a division that the kernel does not have
+
 }  // namespace wam::kernels::cuda
