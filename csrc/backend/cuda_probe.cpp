@@ -112,6 +112,9 @@ std::string fp8_path(const BackendPlugin& plugin, const GpuFacts& gpu) {
   const char* wanted = std::getenv("WAMCORE_CUDA_KERNELS");
   const bool by_sm80 = wanted && std::string(wanted) == "sm80";
   if (gpu.capability == 90 && plugin.sm90a && !by_sm80) return "fp8 by wgmma (sm_90a)";
+  // Tensor cores of 10.x and 11.x know e4m3 by tcgen05 alone, for which there is no kernel.
+  if (gpu.capability / 10 == 10 || gpu.capability / 10 == 11)
+    return "fp8 by mma.sync (sm_89), emulated on " + capability(gpu.capability);
   if (gpu.capability != 90) return "fp8 by mma.sync (sm_89)";
   return std::string("fp8 by mma.sync (sm_89), emulated on 9.0, since ") +
          (by_sm80 ? "WAMCORE_CUDA_KERNELS is sm80" : "this build has no kernels for sm_90a");

@@ -61,8 +61,9 @@ TEST(the_way_of_fp8_is_told) {
   p.sm90a = true;
   unsetenv("WAMCORE_CUDA_KERNELS");
   CHECK(path("0 13000 1 90") == "fp8 by wgmma (sm_90a)");
-  for (const char* later : {"0 13000 1 89", "0 13000 1 100", "0 13000 1 120"})
-    CHECK(path(later) == "fp8 by mma.sync (sm_89)");
+  CHECK(path("0 13000 1 110") == "fp8 by mma.sync (sm_89), emulated on 11.0");
+  CHECK(path("0 13000 1 100") == "fp8 by mma.sync (sm_89), emulated on 10.0");
+  for (const char* later : {"0 13000 1 89", "0 13000 1 120"}) CHECK(path(later) == "fp8 by mma.sync (sm_89)");
   for (const char* older : {"0 13000 1 80", "0 13000 1 86", "0 13000 1 87"})
     CHECK(has(path(older), "no fp8") && has(path(older), "8.9, this is 8."));
   setenv("WAMCORE_CUDA_KERNELS", "sm80", 1);
