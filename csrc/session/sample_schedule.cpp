@@ -85,9 +85,9 @@ SampleSchedule::SampleSchedule(const SampleConfig& c, const SampleOptions& optio
 
 // Guidance changes the video alone. So the unconditional branch of an executed step is needed only if its velocity
 // moves the video, in this step or in those that use it again, and if somebody looks at that video: a later pass, or
-// whoever asks for it. Dynamic skipping looks at every velocity.
+// whoever asks for it. Dynamic skipping compares the velocities that came before a step, so all but the last matter.
 bool SampleSchedule::video_matters(size_t executed, bool actions_only) const {
-  if (dynamic) return true;
+  if (dynamic && executed + 1 < steps.size()) return true;
   size_t next = executed + 1;
   while (next < steps.size() && !steps[next].run) ++next;
   const bool moves = static_cast<int>(executed) < video_steps;
