@@ -10,30 +10,40 @@
 #include "wamcore/error.h"
 
 namespace wam {
+namespace {
 
-std::string enter_realtime(Realtime wish, int priority, int cpu) {
-  if (wish == Realtime::ignore) return "not asked for";
-  std::string granted, refused;
-  const auto note = [](std::string& list, const std::string& what) { list += (list.empty() ? "" : ", ") + what; };
-
+int fifo(int priority) {
   sched_param param{};
   param.sched_priority = priority;
-  if (const int error = pthread_setschedparam(pthread_self(), SCHED_FIFO, &param); error == 0)
-    note(granted, "SCHED_FIFO " + std::to_string(priority));
-  else
-    note(refused, "SCHED_FIFO " + std::to_string(priority) + " refused: " + std::strerror(error));
-  if (cpu >= 0) {
-    cpu_set_t cores;
-    CPU_ZERO(&cores);
-    if (cpu < CPU_SETSIZE) CPU_SET(static_cast<size_t>(cpu), &cores);
-    const int error = pthread_setaffinity_np(pthread_self(), sizeof cores, &cores);
-    note(error == 0 ? granted : refused,
-         "core " + std::to_string(cpu) + (error == 0 ? "" : std::string(" refused: ") + std::strerror(error)));
-  }
-  if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0)
-    note(granted, "memory locked");
-  else
-    note(refused, std::string("mlockall refused: ") + std::strerror(errno));
+  return pthread_setschedparam(pthread_self(), SCHED_FIFO, &param);
+}
+
+int bind(int cpu) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (cpu < CPU_SETSIZE) CPU_SET(static_cast<size_t>(cpu), &cores);
+  return pthread_setaffinity_np(pthread_self(), sizeof cores, &cores);
+}
+
+int lock_memory() { return mlockall(MCL_CURRENT | MCL_FUTURE) == 0 ? 0 : errno; }
+
+}  // namespace
+
+const RealtimeCalls& system_realtime_calls() noexcept {
+  static constexpr RealtimeCalls kCalls{fifo, bind, lock_memory};
+  return kCalls;
+}
+
+std::string enter_realtime(Realtime wish, int priority, int cpu, const RealtimeCalls& calls) {
+  if (wish == Realtime::ignore) return "not asked for";
+  std::string granted, refused;
+  const auto ask = [&](const std::string& what, int error) {
+    std::string& list = error == 0 ? granted : refused;
+    list += (list.empty() ? "" : ", ") + what + (error == 0 ? "" : std::string(" refused: ") + std::strerror(error));
+  };
+  ask("SCHED_FIFO " + std::to_string(priority), calls.fifo(priority));
+  if (cpu >= 0) ask("core " + std::to_string(cpu), calls.bind(cpu));
+  ask("locked memory", calls.lock_memory());
 
   if (refused.empty()) return granted;
   if (wish == Realtime::enforce) throw RobotError("Runner.start: no real-time thread: " + refused);

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -357,11 +358,16 @@ def test_the_example_drives_in_one_command(root, tmp_path, capsys, monkeypatch):
     assert re.search(r"4.0 s, mode rtc_guided: [1-9]\d* chunks, 0 refused, 0 of \d+ ticks without", out)
     record = wam.read_record(re.search(r"wrote the flight record (runs/flight/flight-\S+)", out)[1])
     assert record.joints == ["yaw", "shoulder", "elbow", "wrist"] and np.ptp(record.command, 0).max() > 0.1
-    status = main(["drive", robot, "--seconds", "1", "--dump", ""])  # on the machine's clock, with threads
-    out = capsys.readouterr().out
-    assert re.search(r"mode rtc_guided: \d+ chunks", out) and status == (
-        "stopped: " in out
-    )  # a busy machine may stop it
+    # on the machine's clock, with threads, in a process of its own: memory stays locked; a busy machine may stop it
+    drive = [sys.executable, "-m", "wamcore", "drive", robot, "--seconds", "1", "--dump", "", "--cpu", "0"]
+    done = subprocess.run(drive, capture_output=True, text=True, timeout=120)
+    assert re.search(r"mode rtc_guided: \d+ chunks", done.stdout) and done.returncode == ("stopped: " in done.stdout)
+    assert re.search(r"realtime: .*SCHED_FIFO 80.*, core 0.*locked memory", done.stdout)
+    for wrong, told in [
+        (["--virtual", "--realtime", "prefer"], "--virtual: no thread"),
+        (["--realtime", "ignore", "--cpu", "0"], "--cpu: with --realtime ignore"),
+    ]:
+        assert main(["drive", robot, *wrong]) == 2 and told in capsys.readouterr().err
     assert main(["drive", str(tmp_path / "none.toml")]) == main(["drive", robot, "--seconds", "0"]) == 2
     custom = str(root / "examples" / "custom_hal.toml")
     assert main(["drive", custom, "--virtual"]) == 2 and "machine's clock" in capsys.readouterr().err

@@ -29,6 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="K", help="flow steps of a chunk (default: as the checkpoint says)")
     add("--virtual", action="store_true", help="in virtual time, one control tick for each chunk: repeats to the bit")
     add(
+        "--realtime",
+        choices=("ignore", "prefer", "enforce"),
+        help="SCHED_FIFO and locked memory for the thread that commands the joints: not asked for, taken where the "
+        "system grants them (default), or nothing moves without",
+    )
+    add(
+        "--cpu",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="core of that thread, which --realtime binds it to (default: any)",
+    )
+    add(
         "--dump",
         default="runs/flight",
         metavar="DIR",
@@ -42,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
     profile = read_robot(args.robot)
     if args.virtual and profile.driver.kind in ("library", "python"):
         raise ConfigError(f"--virtual: a driver of kind '{profile.driver.kind}' lives by the machine's clock")
+    if args.virtual and (args.realtime or args.cpu >= 0):
+        raise ConfigError("--virtual: no thread commands the joints, so --realtime and --cpu say nothing")
+    if args.realtime == "ignore" and args.cpu >= 0:
+        raise ConfigError("--cpu: with --realtime ignore no thread is bound to a core")
     print(tell(profile))
     model = load(args.model)
     session = Session(model, steps=args.steps)
@@ -49,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     clock = ManualClock() if args.virtual else SystemClock()
     cameras = [CameraInfo(name, height, width) for name, height, width in model.embodiment.cameras]
     options = profile.runner_options() | {"control_hz": args.control_hz, "clock": clock, "dump": args.dump}
+    options |= {"realtime": args.realtime or "prefer", "cpu": args.cpu}
     kind = VirtualRunner if args.virtual else Runner
     runner = kind(profile.policy(session), profile.open_driver(clock, cameras), profile.limits, **options)
     print(f"\n{args.model} on {model.device}, joint commands at {args.control_hz:g} Hz: {args.prompt}")
