@@ -116,6 +116,7 @@ py::dict to_dict(const RunnerStats& s) {
   d["safety"] = reason_counts([&](Reason r) { return s.safety[static_cast<size_t>(r)]; });
   d["phase"] = name(s.phase);
   d["realtime"] = s.realtime;
+  d["watchdog"] = s.watchdog;
   d["dumps"] = s.dumps;
   d["dump_error"] = s.dump_error;
   return d;

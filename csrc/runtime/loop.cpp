@@ -171,6 +171,12 @@ void Loop::open(uint64_t now_ns) {
     options_.hal.servo_hz = options_.control_hz;
     const Description description = hal_->configure(options_.hal);
     check_description(description);
+    {
+      const std::scoped_lock lock(mutex_);
+      watchdog_ = description.has_hw_watchdog
+                      ? "the device stops when commands cease"
+                      : "NO HARDWARE WATCHDOG: if this process dies or stalls, the device stays with its last command";
+    }
     source_ = std::make_unique<ObservationSource>(description.cameras, policy_->frame_offsets(),
                                                   filter_->limits().dof(), latencies(description));
     scheduler_ =
@@ -423,6 +429,7 @@ RunnerStats Loop::stats() const {
   for (int r = 0; r < kReasons; ++r) s.safety[static_cast<size_t>(r)] = filter_->count_of(static_cast<Reason>(r));
   s.phase = c.phase.load(std::memory_order_relaxed);
   const std::scoped_lock lock(mutex_);
+  s.watchdog = watchdog_;
   s.dumps = dumps_;
   s.dump_error = dump_error_;
   return s;

@@ -87,8 +87,9 @@ class Loop {
   };
   std::mutex dumping_;  // one flight record is written at a time
   mutable std::mutex mutex_;
-  std::vector<std::string> dumps_;  // flight records that were written
-  std::string dump_error_;          // why one was not
+  std::string watchdog_ = "not started";  // the device's own, in words
+  std::vector<std::string> dumps_;        // flight records that were written
+  std::string dump_error_;                // why one was not
   Seen seen_;
 
   // Inference only.

@@ -37,14 +37,33 @@ JointLimits vendor_limits() {
 
 TEST(a_driver_in_a_library_is_driven) {
   const auto hal = load_hal(WAMCORE_VENDOR_HAL, "vendor");
-  VirtualRunner runner(sine_policy(), hal, vendor_limits(), {.record = 60});
-  runner.start();
+  VirtualRunner runner(sine_policy(), hal, vendor_limits(), {.command_validity = 10, .record = 60});
+  runner.start();  // a slow machine takes longer for a virtual tick than a command usually lives
   runner.run(6.0);
   const RunRecord r = runner.record();
   CHECK(runner.running() && runner.stats().chunks > 5);
   CHECK(worst(r.command, vendor_limits(), 1.0 / 200, {0, 0}).within());
+  CHECK(runner.stats().watchdog == "the device stops when commands cease");
   CHECK_NEAR(r.measured[r.measured.size() - 1], r.command[r.command.size() - 3], 1e-12);  // where it was told to be
   runner.stop();
+}
+
+TEST(its_device_stops_when_commands_cease) {
+  const auto hal = load_hal(WAMCORE_VENDOR_HAL);
+  CHECK(hal->configure({}).has_hw_watchdog);
+  hal->activate(Mode::position);
+  const std::vector<double> there{0.3, -0.2}, farther{0.5, -0.4};
+  std::vector<double> q(kDof), dq(kDof), tau(kDof);
+  State state{.q = q, .dq = dq, .tau = tau};
+  const Command lasting{.t_ns = 5, .valid_until_ns = 3'600'000'000'000, .q = farther};
+  CHECK(hal->write({.t_ns = 5, .valid_until_ns = 5, .q = farther}) == Status::fault);  // dead on arrival
+  CHECK(hal->write({.t_ns = 5, .valid_until_ns = 6, .q = there}) == Status::ok);       // and a nanosecond later expired
+  while (hal->read(state) == Status::ok && state.fault_bits == 0) {
+  }
+  CHECK(state.fault_bits == 1 && q == there);
+  CHECK(hal->write(lasting) == Status::fault && hal->read(state) == Status::ok && q == there);
+  hal->activate(Mode::position);
+  CHECK(hal->write(lasting) == Status::ok && hal->read(state) == Status::ok && q == farther && state.fault_bits == 0);
 }
 
 TEST(the_driver_of_the_readme_drives) {

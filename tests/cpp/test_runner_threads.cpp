@@ -453,6 +453,7 @@ TEST(real_time_wishes_are_answered) {
   runner.start();
   runner.stop();
   CHECK(runner.stats().realtime == "not asked for");
+  CHECK(runner.stats().watchdog.starts_with("NO HARDWARE WATCHDOG: "));
   // An impossible priority is refused on every machine, privileged or not.
   auto other = std::make_shared<BareHal>();
   Runner strict(sine_policy(64), other, limits(), {.realtime = Realtime::enforce, .priority = 1000});

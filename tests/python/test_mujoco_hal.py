@@ -59,9 +59,9 @@ def test_description_and_state(robot):
     assert [j.name for j in d.joints] == ["yaw", "shoulder", "elbow", "wrist"]
     assert d.joints[0].position_max == 1.6 and d.joints[0].velocity == 3.0
     assert [(c.name, c.height, c.width) for c in d.cameras] == [("scene", 64, 96)]
-    q, dq = robot.read()
-    np.testing.assert_array_equal(q, robot.scene.q)
-    np.testing.assert_array_equal(dq, np.zeros(4))
+    state = robot.read()
+    np.testing.assert_array_equal(state.q, robot.scene.q)
+    np.testing.assert_array_equal(state.dq, np.zeros(4))
 
 
 def test_observe_looks_at_cameras_and_joints(robot):
@@ -195,7 +195,7 @@ def test_any_mjcf_file_with_position_actuators(tmp_path):
     hal.activate(wam.Mode.position)
     for i in range(400):
         hal.write(wam.Command([0.3, 0.0], 10**9 + i * PERIOD, 2 * 10**9 + i * PERIOD))
-    assert hal.read()[0][0] > 0.15
+    assert hal.read().q[0] > 0.15
     hal.close()
 
 

@@ -66,6 +66,31 @@ def test_an_episode_tick_for_tick_like_the_python_driver(library, world):
         np.testing.assert_array_equal(ours[column], theirs[column], err_msg=column)
 
 
+def test_a_command_that_has_expired_moves_nothing(library, world):
+    def driven(hal, lives_ms, gaps_ms):
+        hal.configure(wam.HalConfig(parameters={"model": str(world)} if not isinstance(hal, MuJoCo) else {}))
+        hal.activate(wam.Mode.position)
+        start = hal.read().q
+        t = 10**9
+        for gap in (5, *gaps_ms):
+            t += int(gap * 1e6)
+            assert hal.write(wam.Command(start + 0.5, t, t + int(lives_ms * 1e6))) == wam.Status.ok
+        state = hal.read()
+        hal.close()
+        return np.concatenate([state.q, state.dq]), np.abs(state.q - start).max(), state.fault_bits
+
+    _, far, healthy = driven(load(str(library)), 500, [5, 95])
+    _, near, expired = driven(load(str(library)), 20, [5, 95])
+    assert (healthy, expired) == (0, 1) and near < 0.5 * far
+    rng = np.random.default_rng()
+    for _ in range(5):
+        gaps = rng.uniform(1, 150, 20)
+        ours, _, bits = driven(load(str(library)), 60, gaps)
+        theirs, _, same = driven(MuJoCo(world, cameras={"scene": (32, 48)}), 60, gaps)
+        np.testing.assert_array_equal(ours, theirs)
+        assert bits == same == (gaps > 60).any()
+
+
 def test_it_describes_the_joints_in_the_wanted_order(library, tmp_path):
     path = tmp_path / "arm.xml"
     path.write_text(MJCF)

@@ -107,6 +107,7 @@ struct RunnerStats {
   Execution mode = Execution::automatic;    // what automatic came to
   Phase phase = Phase::unseeded;            // what the filter is doing
   std::string realtime;                     // what the servo thread got
+  std::string watchdog = "not started";     // whether the device stops by itself when commands cease
   std::vector<std::string> dumps;           // flight records that were written, in order
   std::string dump_error;                   // why the last one that was not written was not
 };

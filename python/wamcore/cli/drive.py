@@ -130,5 +130,6 @@ def tell_run(stats: dict, record: dict[str, np.ndarray], p: RobotProfile) -> str
             f"  moved {', '.join(f'{n} {m:.3f}' for n, m in zip(p.limits.names, moved, strict=True))}",
             f"  safety filter: {counted}; {stats['phase']}",
             f"  realtime: {stats['realtime']}",
+            f"  watchdog: {stats['watchdog']}",
         )
     )

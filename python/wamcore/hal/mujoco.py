@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from .. import sim  # noqa: F401  chooses MuJoCo's OpenGL before mujoco is imported
-from .._core import CameraInfo, Description, Hal, JointInfo, Status
+from .._core import CameraInfo, Description, Hal, JointInfo, State, Status
 
 MAX_STEP = 0.1  # s of physics that one command may cause: after a pause the world does not race to catch up
+LAPSED = 1  # fault bit: a command has expired before the next came
 
 
 class Scene(Protocol):
@@ -57,8 +58,9 @@ class MuJoCo(Hal):
         self.scene = scene
         self.cameras = dict(cameras or {"scene": (64, 96)})
         self._drawing: ThreadPoolExecutor | None = None
-        self._last_ns = 0
-        self._active = False
+        self._last_ns = self._until_ns = 0
+        self._command = np.empty(0)  # the last one, rad [dof]
+        self._active = self._lapsed = False
 
     def configure(self, config) -> Description:
         s = self.scene
@@ -69,22 +71,28 @@ class MuJoCo(Hal):
                 for n, low, high, v, a in limits
             ],
             cameras=[CameraInfo(name=n, height=h, width=w) for n, (h, w) in self.cameras.items()],
+            has_hw_watchdog=True,
         )
 
     def activate(self, mode) -> None:
         for height, width in self.cameras.values():  # the first picture takes long: before anybody waits for it
             self.picture(width, height)
-        self._active, self._last_ns = True, 0
+        self._active, self._lapsed, self._last_ns = True, False, 0
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.scene.q, self.scene.dq
+    def read(self) -> State:
+        return State(self.scene.q, self.scene.dq, fault_bits=LAPSED if self._lapsed else 0)
 
     def write(self, command) -> Status:
         if not self._active:
             return Status.fault
-        passed = (command.t_ns - self._last_ns) * 1e-9 if self._last_ns else 0.0
-        self._last_ns = command.t_ns
-        self.scene.advance(min(passed, MAX_STEP), command.q)
+        passed = min((command.t_ns - self._last_ns) * 1e-9, MAX_STEP) if self._last_ns else 0.0
+        if self._last_ns and command.t_ns > self._until_ns:  # the arm followed until that expired, then it stood
+            driven = min((self._until_ns - self._last_ns) * 1e-9, passed)
+            self.scene.advance(driven, self._command)
+            self.scene.advance(passed - driven, self.scene.q)
+            passed, self._lapsed = 0.0, True
+        self._last_ns, self._until_ns, self._command = command.t_ns, command.valid_until_ns, command.q
+        self.scene.advance(passed, command.q)
         return Status.ok
 
     def deactivate(self) -> None:

@@ -28,6 +28,8 @@ struct World {
   wamcore_hal_description description{};
   double remainder = 0.0;  // s of time asked for and not yet simulated
   uint64_t last_ns = 0;    // time of the last command; 0 = none since activate
+  uint64_t until_ns = 0;   // when it expires
+  bool lapsed = false;     // a command has expired before the next came
   bool active = false;
   std::string why;
 
@@ -37,6 +39,8 @@ struct World {
     data = nullptr, model = nullptr;
   }
 };
+
+constexpr uint32_t kLapsed = 1;  // fault bit: a command has expired before the next came
 
 /// Whether an actuator acts on a joint and its command is that joint's position.
 bool drives_position(const mjModel* m, int i) {
@@ -81,7 +85,7 @@ std::string open(World& w, const std::string& path, const std::string& order) {
   }
   mj_forward(m, w.data);
   for (size_t j = 0; j < wanted.size(); ++j) w.data->ctrl[w.actuator[j]] = w.data->qpos[w.qpos[j]];
-  w.description = {w.joints.data(), static_cast<int32_t>(w.joints.size()), nullptr, 0, 0.0, 0};
+  w.description = {w.joints.data(), static_cast<int32_t>(w.joints.size()), nullptr, 0, 0.0, 1};
   w.remainder = 0.0;
   return "";
 }
@@ -109,8 +113,8 @@ int activate(void* self, int32_t mode) {
   World& w = *static_cast<World*>(self);
   if (mode != 0 || !w.model) return w.why = "knows position mode only", WAMCORE_HAL_FAULT;
   const std::lock_guard<std::mutex> lock(w.mutex);
-  w.active = true;
-  w.last_ns = 0;
+  w.active = true, w.lapsed = false;
+  w.last_ns = w.until_ns = 0;
   return WAMCORE_HAL_OK;
 }
 
@@ -118,6 +122,7 @@ int read_joints(void* self, wamcore_hal_state* state) {
   World& w = *static_cast<World*>(self);
   if (!w.model) return WAMCORE_HAL_FAULT;
   const std::lock_guard<std::mutex> lock(w.mutex);
+  state->fault_bits = w.lapsed ? kLapsed : 0;
   for (size_t j = 0; j < w.qpos.size(); ++j) {
     state->q[j] = w.data->qpos[w.qpos[j]];
     state->dq[j] = w.data->qvel[w.dof[j]];
@@ -126,18 +131,30 @@ int read_joints(void* self, wamcore_hal_state* state) {
   return WAMCORE_HAL_OK;
 }
 
-int write_command(void* self, const wamcore_hal_command* command) {
-  World& w = *static_cast<World*>(self);
-  if (!w.active || !command->q) return WAMCORE_HAL_FAULT;
-  const std::lock_guard<std::mutex> lock(w.mutex);
-  const double passed = w.last_ns ? static_cast<double>(command->t_ns - w.last_ns) * 1e-9 : 0.0;
-  w.last_ns = command->t_ns;
-  for (size_t j = 0; j < w.actuator.size(); ++j) w.data->ctrl[w.actuator[j]] = command->q[j];
-  w.remainder += std::min(passed, kMaxStep);
+/// Lets `seconds` of physics pass; what is less than a time step waits for the next call.
+void advance(World& w, double seconds) {
+  w.remainder += seconds;
   while (w.remainder >= w.model->opt.timestep - 1e-9) {
     w.remainder -= w.model->opt.timestep;
     mj_step(w.model, w.data);
   }
+}
+
+int write_command(void* self, const wamcore_hal_command* command) {
+  World& w = *static_cast<World*>(self);
+  if (!w.active || !command->q) return WAMCORE_HAL_FAULT;
+  const std::lock_guard<std::mutex> lock(w.mutex);
+  double passed = w.last_ns ? std::min(static_cast<double>(command->t_ns - w.last_ns) * 1e-9, kMaxStep) : 0.0;
+  if (w.last_ns && command->t_ns > w.until_ns) {  // the arm followed the last command until that expired, then it stood
+    const double driven = std::min(static_cast<double>(w.until_ns - w.last_ns) * 1e-9, passed);
+    advance(w, driven);
+    for (size_t j = 0; j < w.actuator.size(); ++j) w.data->ctrl[w.actuator[j]] = w.data->qpos[w.qpos[j]];
+    advance(w, passed - driven);
+    passed = 0.0, w.lapsed = true;
+  }
+  w.last_ns = command->t_ns, w.until_ns = command->valid_until_ns;
+  for (size_t j = 0; j < w.actuator.size(); ++j) w.data->ctrl[w.actuator[j]] = command->q[j];
+  advance(w, passed);
   return WAMCORE_HAL_OK;
 }
 
