@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 TABLE = json.loads(Path(__file__).with_name("cases.json").read_text())
@@ -227,13 +227,28 @@ def chunk(scale: str, dtype: str) -> Iterator[ChunkCase]:
 def chunk_with(case: ChunkCase, frames: int, dtype: str) -> ChunkCase:
     """With the work of the memory's update (whole layers are counted) and of the steps, without guidance."""
     model, element = MODELS[case.model], ELEMENT[dtype]
-    seen = min(frames, model.block_frames)  # frames that the update adds; they are among the remembered ones
-    update = pass_work(model, seen * model.frame_tokens, frames * model.frame_tokens, element)
+    update = pass_work(model, _observed(model, frames), frames * model.frame_tokens, element)
     step = layer_work(model, frames, element)
     flop, moved = (model.layers * (u + case.steps * s) for u, s in zip(update, step, strict=True))
     plural = "s" * (frames > 1)
     name = f"{case.name}, {frames} frame{plural} remembered"
     return ChunkCase(case.model, name, dtype, case.steps, flop=flop, bytes=moved)
+
+
+def in_one_pass(case: ChunkCase, frames: int, dtype: str) -> ChunkCase:
+    """The same chunk with the observed frames in the first step's pass: the same products and attentions, but weights,
+    context and remembered keys are read once less.
+    """
+    model, element = MODELS[case.model], ELEMENT[dtype]
+    seen, keys = _observed(model, frames), sum(model.segments(frames))
+    both = pass_work(model, seen + model.tokens, keys, element)[1]
+    moved = model.layers * (both + (case.steps - 1) * layer_work(model, frames, element)[1])
+    return replace(chunk_with(case, frames, dtype), bytes=moved)
+
+
+def _observed(model: ModelShape, frames: int) -> int:
+    """Rows that the update adds; they are among the remembered ones."""
+    return min(frames, model.block_frames) * model.frame_tokens
 
 
 def waves(blocks: int, slots: int) -> tuple[float, int]:

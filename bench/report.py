@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wamcore.cli.tables import quantiles
 
@@ -86,11 +86,11 @@ def judge(rows: list[dict], case: Case, roofline: Roofline) -> list[dict]:
     ratio: of a baseline, its time over that of our first side of its task; of ours, that of the best whole baseline of
     its task over our time. Above 1 we are faster.
     """
-    floor = roofline.floor(case)
     timed = [row for row in rows if "ms" in row]
     for row in timed:
         ms = row["ms"]["p50"]
-        row["tflops"], row["gbs"] = case.flop / ms / 1e9, case.bytes / ms / 1e6
+        row["tflops"], row["gbs"] = row["flop"] / ms / 1e9, row["bytes"] / ms / 1e6
+        floor = roofline.floor(replace(case, flop=row["flop"], bytes=row["bytes"]))
         if floor is not None:
             row["roofline"] = {"floor_ms": floor[0], "bound": floor[1], "fraction": floor[0] / ms}
         others = [r for r in timed if r["task"] == row["task"] and r["baseline"] != row["baseline"]]

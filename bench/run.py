@@ -6,6 +6,8 @@ import argparse
 import importlib
 import json
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 from wamcore import ConfigError
 from wamcore.cli import machine
@@ -32,9 +34,15 @@ def run(args: argparse.Namespace) -> int:
     """One benchmark, as the command line asks for it."""
     report = measure(args)
     print(tell(report))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
+
+
+def write(file: Path | None, report: dict) -> None:
+    """What is known so far; whoever stops the program finds a whole file."""
+    if file:
+        part = file.with_name(file.name + ".part")
+        part.write_text(json.dumps(report, indent=1) + "\n")
+        part.replace(file)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -62,21 +70,8 @@ def measure(args: argparse.Namespace) -> dict:
         for row in run_case(case, sides, clock, n if args.model == "limits" else min(n, 20), args.seconds)
     ]
     roofline = given(args, limits.roofline(peaks))
-    rows = peaks if args.model == "limits" else []
-    if args.model == "limits":
-        for case, _ in limits.rows(arrays, scale):
-            judge([r for r in rows if r["case"] == case.name and r["dtype"] == case.dtype], case, roofline)
-    elif args.model == "chunk":
-        for case, found in chunk.measure(args, device, arrays.threads, scale, args.n or (1 if args.smoke else 25)):
-            rows += judge(found, case, roofline)
-    else:
-        extra = (args.model,) if module_of(args.model) is stack else ()
-        for case, sides in module_of(args.model).rows(arrays, scale, *extra):
-            if args.only in f"{case.model} {case.name}":
-                rows += judge(run_case(case, sides, clock, n, args.seconds), case, roofline)
-    if not rows:
-        raise ConfigError(f"--only: wanted a part of a case's name, got '{args.only}', which is in none")
-    return {
+    rows: list[dict] = []
+    report = {
         "schema": SCHEMA,
         "bench": args.model,
         "definition": module_of(args.model).DEFINITION
@@ -85,8 +80,33 @@ def measure(args: argparse.Namespace) -> dict:
         "scale": {"name": scale, "what": cases.TABLE["scales"][scale]["what"]},
         "roofline": {"tflops": roofline.tflops, "gbs": roofline.gbs, "source": roofline.source},
         "rows": rows,
+        "complete": False,
         "machine": machine.describe(),
     }
+    for found in groups(args, arrays, scale, clock, n, peaks, roofline):
+        rows += found
+        write(args.json, report)
+    if not rows:
+        raise ConfigError(f"--only: wanted a part of a case's name, got '{args.only}', which is in none")
+    report["complete"] = True
+    write(args.json, report)
+    return report
+
+
+def groups(args, arrays: Arrays, scale: str, clock, n: int, peaks: list[dict], roofline: Roofline) -> Iterator[list]:
+    """The judged rows of one case after another."""
+    if args.model == "limits":
+        for case, _ in limits.rows(arrays, scale):
+            yield judge([r for r in peaks if r["case"] == case.name and r["dtype"] == case.dtype], case, roofline)
+    elif args.model == "chunk":
+        chunks = args.n or (1 if args.smoke else 25)
+        for case, found in chunk.measure(args, arrays.device, arrays.threads, scale, chunks):
+            yield judge(found, case, roofline)
+    else:
+        extra = (args.model,) if module_of(args.model) is stack else ()
+        for case, sides in module_of(args.model).rows(arrays, scale, *extra):
+            if args.only in f"{case.model} {case.name}":
+                yield judge(run_case(case, sides, clock, n, args.seconds), case, roofline)
 
 
 def module_of(bench: str):

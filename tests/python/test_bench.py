@@ -27,8 +27,8 @@ def bench(tmp_path, *args) -> dict:
 
 
 def check_schema(data: dict) -> None:
-    keys = {"schema", "bench", "definition", "device", "scale", "roofline", "rows", "machine"}
-    assert set(data) == keys and data["schema"] == 1 and data["rows"]
+    keys = {"schema", "bench", "definition", "device", "scale", "roofline", "rows", "complete", "machine"}
+    assert set(data) == keys and data["schema"] == 1 and data["rows"] and data["complete"]
     assert data["machine"]["cpu"] and "commit" in data["machine"] and data["roofline"]["gbs"] > 0
     always = {"model", "case", "dtype", "side", "timed", "baseline", "task", "whole", "flop", "bytes"}
     for row in data["rows"]:
@@ -66,8 +66,36 @@ def test_a_chunk_by_steps_and_remembered_frames(tmp_path, capsys):
             for s in ("2 executed steps", "1 executed step")
             for f in (1, 3, 5, 7)
         ]
-    missing = [r for r in data["rows"] if r["baseline"]]
+        # the other way of observing, beside each of them
+        ours, other = ([r for r in data["rows"] if (r["model"], r["side"]) == (model, side)] for side in (
+            "wamcore", "wamcore, one pass"))  # fmt: skip
+        assert [r["case"] for r in other] == [r["case"] for r in ours]
+        assert all("a pass of its own" in a["timed"] and "in one pass" in b["timed"] and a["flop"] == b["flop"]
+                   and a["bytes"] > b["bytes"] and a["ratio"] == b["ratio"] > 0
+                   for a, b in zip(ours, other, strict=True))  # fmt: skip
+    missing = [r for r in data["rows"] if r["side"] == "PyTorch reference"]
     assert missing and all(r["unavailable"] == "not asked for" and r["model"] == "tabletop" for r in missing)
+
+
+class Stopped(BaseException):
+    """What no command catches."""
+
+
+def test_what_was_measured_before_an_end_is_on_disk(tmp_path, monkeypatch):
+    whole, seen = run.run_case, []
+
+    def stops(case, *more):
+        if seen and case.model != "limits":
+            raise Stopped
+        seen.extend([case.name] if case.model != "limits" else [])
+        return whole(case, *more)
+
+    monkeypatch.setattr(run, "run_case", stops)
+    with pytest.raises(Stopped):
+        bench(tmp_path, "elementwise")
+    data = json.loads((tmp_path / "b.json").read_text())
+    assert not data["complete"] and {r["case"] for r in data["rows"]} == set(seen) and list(tmp_path.iterdir()) == [
+        tmp_path / "b.json"]  # fmt: skip
 
 
 def test_without_torch_the_baselines_say_so(tmp_path, monkeypatch, capsys):

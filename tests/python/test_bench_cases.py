@@ -113,6 +113,18 @@ def test_chunks_of_the_14b_model():
     by_hand = 2 * (6 * d * d + 2 * d * f) + 2 * d * (6160 - 1760 + 769 + 6160 + 769) + 2 * d * (1760 + 1785)
     assert cases.chunk_with(one, 7, "bfloat16").bytes == 2 * layers * by_hand
 
+    # in one pass weights, context and the memory that is not this chunk's are read once, at every number of steps
+    for frames, old in ((7, 6160 - 1760), (1, 0)):
+        new = min(frames, 2) * 880
+        once = 6 * d * d + 2 * d * f + 2 * d * (old + 769) + 2 * d * (new + 1785)
+        fused, apart = cases.in_one_pass(one, frames, "bfloat16"), cases.chunk_with(one, frames, "bfloat16")
+        assert fused.bytes == 2 * layers * once and (fused.flop, fused.name) == (apart.flop, apart.name)
+        saved = [
+            cases.chunk_with(c, frames, "bfloat16").bytes - cases.in_one_pass(c, frames, "bfloat16").bytes
+            for c in (one, four)
+        ]
+        assert saved[1] == pytest.approx(saved[0]) and saved[0] == apart.bytes - fused.bytes
+
 
 def test_every_column_names_models_that_exist():
     assert cases.scale_of("cuda", False) == "full" and cases.scale_of("cpu", False) == "cpu"
@@ -123,6 +135,7 @@ def test_every_column_names_models_that_exist():
         for bench in ("layer", "forward"):
             assert list(cases.stack(scale, "float32", bench))
         steps = [2, 1] if scale == "smoke" else [16, 8, 4, 1]
+        assert set(cases.TABLE["both_ways"][scale]) <= set(steps)
         assert [c.steps for c in cases.chunk(scale, "float32") if c.model == "tabletop"] == steps
     cut = of(cases.attention("cpu", "float32"))[0]
     assert cut.heads == 4 and "4 of 40 heads" in cut.name
