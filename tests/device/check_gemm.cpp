@@ -247,14 +247,17 @@ class Product {
   // Sums of squares of what was stored.
   void squares() const {
     const int stripes = third_ / kSquareStripe;
-    for (int64_t i = 0; i < s_.m; ++i)
+    std::atomic<bool> wrong{false};
+    parallel(s_.m, [&](int64_t i) {
       for (int part = 0; part < s_.normed; ++part)
         for (int s = 0; s < stripes; ++s) {
           double sum = 0;
           for (int j = 0; j < kSquareStripe; ++j) sum += std::pow(result(i, part * third_ + s * kSquareStripe + j), 2);
           const double got = square_[size_t((i * s_.normed + part) * stripes + s)];
-          if (!(std::abs(got - sum) <= 1e-5 * sum)) throw std::runtime_error("sums of squares are wrong");
+          if (!(std::abs(got - sum) <= 1e-5 * sum)) wrong = true;
         }
+    });
+    if (wrong) throw std::runtime_error("sums of squares are wrong");
   }
 
   Shape s_;

@@ -13,6 +13,7 @@
 
 #include "backend/cuda/backend.h"
 #include "backend/cuda/cuda_device.h"
+#include "backend/cuda_probe.h"
 #include "checks.h"
 #include "golden_sequence.h"
 #include "gpu_rig.h"
@@ -24,7 +25,7 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: device_check gpu\n"
-    "       device_check kernels|programs [--tiny] [--from ROW] [--only WORDS] [--seed N] [--json FILE]\n"
+    "       device_check kernels|programs [--tiny] [--from ROW] [--only WORDS] [--seed N] [--json FILE] [--list]\n"
     "       device_check golden CASE WEIGHTS CONFIG\n"
     "Exit status: 0 all rows passed, 1 a row failed, 2 wrong arguments, 3 the device is lost, 4 a row hung.\n";
 constexpr int kFailed = 1, kUsageError = 2, kLost = 3, kHung = 4;
@@ -34,6 +35,7 @@ struct Options {
   size_t from = 0;
   uint64_t seed = std::random_device{}();
   Sizes sizes = Sizes::large;
+  bool list = false;  // say what there is, and run nothing
 };
 
 std::string quoted(const std::string& text) {
@@ -208,6 +210,12 @@ std::vector<Check> program_checks(Sizes sizes) {
 
 int run_rows(const Options& o) {
   const std::vector<Check> checks = o.mode == "programs" ? program_checks(o.sizes) : all_checks(o.sizes);
+  if (o.list) {
+    for (size_t i = o.from; i < checks.size(); ++i)
+      std::cout << "{\"index\": " << i << ", \"kernel\": " << quoted(checks[i].kernel)
+                << ", \"shape\": " << quoted(checks[i].shape) << "}\n";
+    return 0;
+  }
   WatchedRig rig(open_gpu());
   Report report(o);
   for (size_t i = o.from; i < checks.size(); ++i) {
@@ -226,8 +234,9 @@ Options options_of(int argc, char** argv) {
   o.mode = argc > 1 ? argv[1] : "";
   for (int i = 2; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--tiny") {
-      o.sizes = Sizes::tiny;
+    if (name == "--tiny" || name == "--list") {
+      if (name == "--tiny") o.sizes = Sizes::tiny;
+      o.list = o.list || name == "--list";
       continue;
     }
     if (i + 1 == argc) throw std::invalid_argument(name + " wants a value");
@@ -253,8 +262,9 @@ int run(int argc, char** argv) {
     return 0;
   }
   if (mode == "gpu" && argc == 2) {
-    std::cout << describe_gpu() << std::endl;
-    return 0;
+    const std::string why = wam::why_not(*wam_backend_v1(), wam::ask_driver(0), 0);
+    std::cout << (why.empty() ? describe_gpu() : why) << std::endl;
+    return why.empty() ? 0 : kLost;
   }
   if (mode == "kernels" || mode == "programs") return run_rows(options_of(argc, argv));
   std::cerr << kUsage;
