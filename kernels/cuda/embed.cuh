@@ -20,7 +20,7 @@ template <int Threads>
 __global__ __launch_bounds__(Threads) void patchify_kernel(const __grid_constant__ PatchifyParams p) {
   const int across = p.width / 2, down = p.height / 2, pairs = 2 * (p.channels[0] + p.channels[1]);
   const int64_t i = embed_index<Threads>();
-  if (i >= int64_t{p.frames} * down * across * pairs) return;
+  if (i >= int64_t{p.frames} * down * across * pairs && !WAM_PLANTED("out_of_bounds")) return;
   const int pair = static_cast<int>(i % pairs), dy = pair % 2;
   const int64_t token = i / pairs;
   const int px = static_cast<int>(token % across), py = static_cast<int>(token / across % down);
@@ -35,7 +35,7 @@ __global__ __launch_bounds__(Threads) void patchify_kernel(const __grid_constant
 template <int Threads>
 __global__ __launch_bounds__(Threads) void unpatchify_kernel(const __grid_constant__ UnpatchifyParams p) {
   const int64_t i = embed_index<Threads>(), plane = int64_t{p.height} * p.width;
-  if (i >= plane * p.frames * p.channels) return;
+  if (i >= plane * p.frames * p.channels && !WAM_PLANTED("out_of_bounds")) return;
   const int x = static_cast<int>(i % p.width), y = static_cast<int>(i / p.width % p.height);
   const int frame = static_cast<int>(i / plane % p.frames), channel = static_cast<int>(i / plane / p.frames);
   const int64_t token = (int64_t{frame} * (p.height / 2) + y / 2) * (p.width / 2) + x / 2;
@@ -46,7 +46,7 @@ template <int Threads>
 __global__ __launch_bounds__(Threads) void sinusoid_kernel(const __grid_constant__ SinusoidParams p) {
   const int64_t i = embed_index<Threads>();
   const int half = p.cols / 2;
-  if (i >= int64_t{p.rows} * half) return;
+  if (i >= int64_t{p.rows} * half && !WAM_PLANTED("out_of_bounds")) return;
   const int row = static_cast<int>(i / half), k = static_cast<int>(i % half);
   const double angle = wave_angle(p.t[p.row == nullptr ? row : p.row[row]], k, half);
   float* out = p.out + row * p.ldo + k;
@@ -57,7 +57,7 @@ __global__ __launch_bounds__(Threads) void sinusoid_kernel(const __grid_constant
 template <int Threads>
 __global__ __launch_bounds__(Threads) void activation_kernel(const __grid_constant__ ActivationParams p) {
   const int64_t i = embed_index<Threads>();
-  if (i >= int64_t{p.rows} * p.cols) return;
+  if (i >= int64_t{p.rows} * p.cols && !WAM_PLANTED("out_of_bounds")) return;
   const int64_t row = i / p.cols, col = i % p.cols;
   const float y = activate(p.x[row * p.ldx + col], p.act);
   if (p.y != nullptr)
@@ -78,7 +78,8 @@ __global__ __launch_bounds__(Threads) void add_kernel(const __grid_constant__ Ad
     for (int j = 0; j < 8; ++j) y[j] += x[j];
     store<8>(p.y + i, y);
   } else {
-    for (int64_t j = i; j < i + 8 && j < p.count; ++j) p.y[j] = to_bf16(to_float(p.x[j]) + to_float(p.y[j]));
+    for (int64_t j = i; j < i + 8 && (j < p.count || WAM_PLANTED("out_of_bounds")); ++j)
+      p.y[j] = to_bf16(to_float(p.x[j]) + to_float(p.y[j]));
   }
 }
 

@@ -14,7 +14,7 @@ struct PlainTile {
 };
 
 __device__ __forceinline__ void plain_finish(const GemmPlainParams& p, int r, int c, float sum) {
-  if (r >= p.m || c >= p.n) return;
+  if ((r >= p.m && !WAM_PLANTED("store_out_of_bounds")) || c >= p.n) return;
   float y = activate(sum + (p.bias != nullptr ? to_float(p.bias[c]) : 0.0f), p.act);
   if (p.gate != nullptr)
     y *= p.gate[(p.gate_row != nullptr ? p.gate_row[r] : 0) * p.ldg + c] + (p.gate_base ? p.gate_base[c] : 0.0f);
@@ -38,7 +38,7 @@ __global__ __launch_bounds__(Tile::threads) void gemm_plain_kernel(const __grid_
   for (int k0 = 0; k0 < p.k; k0 += Tile::depth) {
     for (int i = thread; i < Tile::rows * Tile::depth; i += Tile::threads) {
       const int r = i / Tile::depth, k = i % Tile::depth;
-      const bool there = row0 + r < p.m && k0 + k < p.k;
+      const bool there = (row0 + r < p.m || WAM_PLANTED("row_out_of_bounds")) && k0 + k < p.k;
       const int64_t at = (row0 + r) * p.ldx + k0 + k;
       xs[r][k] = !there ? 0.0f : p.x != nullptr ? to_float(p.x[at]) : p.x_wide[at];
     }

@@ -24,7 +24,7 @@ __global__ __launch_bounds__(Threads) void ln_modulate_kernel(const __grid_const
   WAM_UNROLL
   for (int i = 0; i < Items; ++i) {
     const int c = (i * Threads + static_cast<int>(threadIdx.x)) * Width;
-    if (c < p.cols) {
+    if (c < p.cols || WAM_PLANTED("columns_out_of_bounds")) {
       load<Width>(v[i], x + c);
       WAM_UNROLL
       for (int j = 0; j < Width; ++j) sum += v[i][j];

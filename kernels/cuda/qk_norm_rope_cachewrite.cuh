@@ -34,7 +34,7 @@ __global__ __launch_bounds__(Threads) void qk_norm_rope_cachewrite_kernel(
   WAM_UNROLL
   for (int i = 0; i < Items; ++i) {
     const int at = i * Threads + thread, c = at * Width;
-    if (c >= inner) continue;
+    if (c >= inner && !WAM_PLANTED("columns_out_of_bounds")) continue;
     load<Width>(v[i], x + c);
     float mine = 0.0f;
     WAM_UNROLL

@@ -13,7 +13,8 @@ __global__ __launch_bounds__(threads) void quantize_rows_kernel(const __grid_con
   const bf16* const x = p.x + blockIdx.x * p.ldx;
   e4m3* const y = p.y + blockIdx.x * p.ldy;
   float top = 0.0f;
-  for (int i = int(threadIdx.x) * 8; i < p.cols; i += threads * 8) {
+  const int cols = p.cols + (WAM_PLANTED("columns_out_of_bounds") ? 8 : 0);
+  for (int i = int(threadIdx.x) * 8; i < cols; i += threads * 8) {
     const uint4 v = *reinterpret_cast<const uint4*>(x + i);
     for (const bf16x2 pair : {v.x, v.y, v.z, v.w})
       top = fmaxf(top, fmaxf(fabsf(low_float(pair)), fabsf(high_float(pair))));
@@ -21,7 +22,7 @@ __global__ __launch_bounds__(threads) void quantize_rows_kernel(const __grid_con
   top = block_max<threads>(top, tops);
   const float inverse = inverse_of_top(top);
   if (threadIdx.x == 0) p.scale[blockIdx.x] = scale_of_top(top);
-  for (int i = int(threadIdx.x) * 8; i < p.cols; i += threads * 8) {
+  for (int i = int(threadIdx.x) * 8; i < cols; i += threads * 8) {
     const uint4 v = *reinterpret_cast<const uint4*>(x + i);
     const auto four = [inverse](bf16x2 a, bf16x2 b) {
       return pack_e4m3<native>(low_float(a) * inverse, high_float(a) * inverse, low_float(b) * inverse,

@@ -54,7 +54,8 @@ __global__ __launch_bounds__(Threads) void sampler_step_kernel(const __grid_cons
     const SamplerHistory at{ring(0), ring(WAM_PLANTED("history_off_by_one") ? 2 : 1), ring(2)};
     const int32_t stride = static_cast<int32_t>(gridDim.x) * Threads;
     // 2^31 - 2^18 elements are more than any latent has; launch_sampler_step checks
-    for (int32_t i = static_cast<int32_t>(blockIdx.x * Threads + threadIdx.x); i < m.count; i += stride)
+    for (int32_t i = static_cast<int32_t>(blockIdx.x * Threads + threadIdx.x);
+         i < m.count + (WAM_PLANTED("out_of_bounds") ? 1 : 0); i += stride)
       sampler_element(m, k, pull, at, i, p.executed);
   }
   if (!WAM_PLANTED("no_barrier")) __syncthreads();  // every thread of the block has read the step

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "launcher.h"
+#include "planted.h"
 
 using namespace sim;
 
@@ -109,6 +110,42 @@ TEST(impossible_sizes_are_refused) {
   CHECK(!launch_sinusoid({.rows = 1, .cols = 3}, Launcher{}));
   CHECK(!launch_activation({.rows = 0, .cols = 3}, Launcher{}));
   CHECK(!launch_add({.count = 0}, Launcher{}));
+}
+
+TEST(an_element_too_many_is_caught) {
+  const std::vector<float> x = normal(24);
+  const std::vector<bf16> narrow = normal_bf16(13);
+  const float t = 999.0f;
+  std::vector<float> wide(24);
+  std::vector<bf16> out(24);
+  const std::function<void(const Launcher&)> passes[] = {
+      [&](const Launcher& l) {
+        launch_patchify({.source = {x.data()},
+                         .channels = {1, 0},
+                         .frames = 1,
+                         .height = 4,
+                         .width = 6,
+                         .out = out.data(),
+                         .ldo = 4},
+                        l);
+      },
+      [&](const Launcher& l) {
+        launch_unpatchify(
+            {.x = x.data(), .out = wide.data(), .channels = 1, .frames = 1, .height = 4, .width = 6, .ldx = 4}, l);
+      },
+      [&](const Launcher& l) { launch_sinusoid({.t = &t, .out = wide.data(), .rows = 1, .cols = 24, .ldo = 24}, l); },
+      [&](const Launcher& l) {
+        launch_activation({.x = x.data(), .y = wide.data(), .rows = 1, .cols = 24, .ldx = 24, .ldy = 24}, l);
+      },
+      [&](const Launcher& l) {
+        std::vector<bf16> y = narrow;
+        launch_add({.x = narrow.data(), .y = y.data(), .count = 13}, l);
+      }};
+  for (const auto& pass : passes) {
+    CHECK(run_in_child([&] { pass({.seed = 1}); }).clean);
+    const ChildResult r = run_in_child([&] { pass({.seed = 1, .planted = "out_of_bounds"}); });
+    CHECK(!r.clean && r.says("AddressSanitizer"));
+  }
 }
 
 CHECK_MAIN()

@@ -75,6 +75,13 @@ TEST(a_missing_barrier_is_caught) {
   CHECK(caught >= 2);  // in most orders of the threads; a few hide it
 }
 
+TEST(rows_too_many_are_caught) {
+  for (const char* bug : {"row_out_of_bounds", "store_out_of_bounds"}) {
+    const ChildResult r = run_in_child([&] { wrong({17, 64, 33, true}, {.seed = 1, .planted = bug}); });
+    CHECK(!r.clean && r.says("AddressSanitizer"));
+  }
+}
+
 TEST(impossible_parameters_are_refused) {
   const bf16 one{};
   bf16 y{};

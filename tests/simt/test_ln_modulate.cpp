@@ -169,6 +169,14 @@ TEST(impossible_sizes_are_refused) {
   }
 }
 
+TEST(columns_too_many_are_caught) {
+  const ChildResult r = run_in_child([] {
+    Data d({2, 300, false, true, false});
+    if (d.wrong({.seed = 1, .planted = "columns_out_of_bounds"}) != 0) throw std::runtime_error("wrong values");
+  });
+  CHECK(!r.clean);
+}
+
 TEST(a_missing_barrier_is_caught) {
   int caught = 0;
   for (unsigned s = 1; s <= 5; ++s) {

@@ -201,4 +201,12 @@ TEST(planted_bugs_are_caught) {
     }
 }
 
+TEST(columns_too_many_are_caught) {
+  const ChildResult r = run_in_child([] {
+    Data d({6, 2, 24, 64, false, true, 0, 6});
+    if (d.wrong({.seed = 1, .planted = "columns_out_of_bounds"}) != 0) throw std::runtime_error("wrong values");
+  });
+  CHECK(!r.clean);
+}
+
 CHECK_MAIN()

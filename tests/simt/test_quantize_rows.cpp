@@ -1,6 +1,7 @@
 // Rounding to e4m3 and the kernel that quantises rows.
 #include "cuda/quantize_rows.cuh"
 #include "launcher.h"
+#include "planted.h"
 
 using namespace wam::kernels::cuda;
 
@@ -115,6 +116,20 @@ TEST(a_missing_barrier_is_caught) {
     caught += bug.scale != clean.scale || std::memcmp(bug.y.data(), clean.y.data(), clean.y.size()) != 0;
   }
   CHECK(caught == 5);
+}
+
+TEST(columns_too_many_are_caught) {
+  const ChildResult r = run_in_child([] {
+    Rows clean(3, 72);
+    Rows bug = clean;
+    bug.p = clean.p;
+    bug.p.y = bug.y.data();
+    bug.p.scale = bug.scale.data();
+    launch_quantize_rows(clean.p, sim::Launcher{.seed = 1});
+    launch_quantize_rows(bug.p, sim::Launcher{.seed = 1, .planted = "columns_out_of_bounds"});
+    if (std::memcmp(bug.y.data(), clean.y.data(), clean.y.size()) != 0) throw std::runtime_error("wrong values");
+  });
+  CHECK(!r.clean);
 }
 
 TEST(impossible_sizes_are_refused) {

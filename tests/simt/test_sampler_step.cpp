@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "launcher.h"
+#include "planted.h"
 
 using namespace sim;
 
@@ -164,6 +165,8 @@ TEST(planted_bugs_are_caught) {
     caught += !(early.video < kTolerance && early.action < kTolerance);
   }
   CHECK(caught >= 3);  // in most orders of the threads; a few hide it
+  const ChildResult r = run_in_child([] { whole_schedule(36, 7, 6, true, {.seed = 1, .planted = "out_of_bounds"}); });
+  CHECK(!r.clean && r.says("AddressSanitizer"));
 }
 
 CHECK_MAIN()
