@@ -29,21 +29,28 @@ size_t place(const std::string& name) {
 
 }  // namespace
 
-SyntheticWeights::SyntheticWeights(uint64_t seed) : pool_(kPool) {
+SyntheticWeights::SyntheticWeights(uint64_t seed) : pool_(kPool), threads_(available_cpus()) {
   fill_normal(seed, pool_.data(), static_cast<int64_t>(kPool));
 }
 
 Tensor SyntheticWeights::draw(const std::string& name, const Shape& shape) const {
-  Tensor out(shape);
+  Tensor out = Tensor::uninitialized(shape);
   const Spread s = spread(name, shape);
-  float* to = out.data<float>();
-  size_t at = place(name);
-  for (int64_t left = out.numel(); left > 0; at = 0) {
-    const auto n = static_cast<size_t>(std::min(left, static_cast<int64_t>(kPool - at)));
-    std::transform(pool_.begin() + static_cast<ptrdiff_t>(at), pool_.begin() + static_cast<ptrdiff_t>(at + n), to,
-                   [s](float z) { return s.mean + s.deviation * z; });
-    to += n, left -= static_cast<int64_t>(n);
-  }
+  const size_t first = place(name);
+  float* const to = out.data<float>();
+  const auto fill = [&](int64_t begin, int64_t end) {
+    size_t at = (first + static_cast<size_t>(begin)) % kPool;
+    for (int64_t i = begin; i < end; at = 0) {
+      const int64_t n = std::min(end - i, static_cast<int64_t>(kPool - at));
+      std::transform(pool_.begin() + static_cast<ptrdiff_t>(at), pool_.begin() + static_cast<ptrdiff_t>(at) + n, to + i,
+                     [s](float z) { return s.mean + s.deviation * z; });
+      i += n;
+    }
+  };
+  threads_.run([&](const kernels::Team& team) {
+    const auto [begin, end] = team.share(out.numel(), 1 << 16);
+    fill(begin, end);
+  });
   return out;
 }
 

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "backend/weights.h"
+#include "core/thread_pool.h"
 #include "wamcore/export.h"
 #include "wamcore/model.h"
 
@@ -20,6 +21,7 @@ class SyntheticWeights {
 
  private:
   std::vector<float> pool_;  // standard normal
+  mutable ThreadPool threads_;
 };
 
 /// A model of a folder with config.json and embodiment.json alone. Throws ConfigError, DeviceError.

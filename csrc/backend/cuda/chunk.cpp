@@ -93,17 +93,18 @@ void CudaChunks::lay_out(const std::vector<ChunkSpec>& specs) {
   at_.condition = floats(condition), at_.state = floats(state);
   at_.video = floats(video_floats_), at_.action = floats(action_floats_);
   staged_.resize(at_.bytes);
-  const size_t need = at_.bytes + std::max(workspace, kAlign) * static_cast<size_t>(branches_),
-               free = device_->free_bytes();
+  const size_t video = (video_floats_ + kAlign - 1) / kAlign * kAlign, each = video + action_floats_;
+  const size_t passes = std::max(workspace, kAlign) * static_cast<size_t>(branches_),
+               solvers = 5 * each * sizeof(float);
+  const size_t need = at_.bytes + passes + solvers, free = device_->free_bytes();
   if (need > free)
     throw DeviceError("cuda: out of memory: the workspace of a session's chunks needs " + mib(need) + ", " + mib(free) +
                       " are free beside weights, keys and values; " +
                       (branches_ > 1 ? "a guidance of 1 needs half, " : "") +
                       "a smaller local_attn_size or fewer sessions leave more");
   inputs_ = Block(*device_, at_.bytes);
-  workspace_ = Block(*device_, std::max(workspace, kAlign) * static_cast<size_t>(branches_));
-  const size_t video = (video_floats_ + kAlign - 1) / kAlign * kAlign, each = video + action_floats_;
-  solver_memory_ = Block(*device_, 5 * each * sizeof(float));
+  workspace_ = Block(*device_, passes);
+  solver_memory_ = Block(*device_, solvers);
   for (SolverState* s : {&video_, &action_}) {
     float* base = solver_memory_.as<float>() + (s == &video_ ? 0 : 5 * video);
     const size_t count = s == &video_ ? video : action_floats_;

@@ -1,7 +1,9 @@
 #include "backend/cuda/weights.h"
 
 #include <algorithm>
+#include <memory>
 
+#include "core/thread_pool.h"
 #include "wamcore/error.h"
 
 namespace wam::cuda {
@@ -74,24 +76,30 @@ void DeviceWeights::place_chain(const std::vector<int>& ids, bool quantised) {
   }
 }
 
-void DeviceWeights::upload(const WeightSpec& spec, const Tensor& raw, Entry& entry) {
+void DeviceWeights::upload(const WeightSpec& spec, const Tensor& raw, Entry& entry, ThreadPool& pool) {
   const float* from = raw.data<float>();
-  std::vector<bf16> narrow(entry.elements(), bf16{0});
+  const size_t count = entry.elements();
+  const auto narrow = std::make_unique_for_overwrite<bf16[]>(count);
   if (entry.k == 0) {
-    std::transform(from, from + entry.n, narrow.begin(), [](float v) { return kc::to_bf16(v); });
+    std::transform(from, from + entry.n, narrow.get(), [](float v) { return kc::to_bf16(v); });
     entry.wide = Block(*device_, static_cast<size_t>(entry.n) * sizeof(float));
     device_->upload(entry.wide.as<>(), from, entry.wide.bytes());
     bytes_ += entry.wide.bytes();
   } else {
     const bool transposed = spec.use == WeightUse::matrix_transposed;
     const int64_t ld = padded(entry.k);
-    for (int64_t i = 0; i < entry.n; ++i)
-      for (int64_t j = 0; j < entry.k; ++j)
-        narrow[static_cast<size_t>(i * ld + j)] =
-            kc::to_bf16(transposed ? from[j * entry.n + i] : from[i * entry.k + j]);
+    pool.run([&](const kernels::Team& team) {
+      const auto [begin, end] = team.share(entry.n);
+      for (int64_t i = begin; i < end; ++i) {
+        bf16* const row = narrow.get() + i * ld;
+        for (int64_t j = 0; j < entry.k; ++j)
+          row[j] = kc::to_bf16(transposed ? from[j * entry.n + i] : from[i * entry.k + j]);
+        std::fill(row + entry.k, row + ld, bf16{0});
+      }
+    });
   }
   bf16* to = entry.quantised ? staging_.as<bf16>() : entry.data;
-  device_->upload(to, narrow.data(), narrow.size() * sizeof(bf16));
+  device_->upload(to, narrow.get(), count * sizeof(bf16));
   if (entry.quantised)
     device_->launch(kc::QuantizeRowsParams{.x = to,
                                            .y = entry.quantised,
@@ -107,9 +115,10 @@ DeviceWeights::DeviceWeights(std::shared_ptr<Device> device, const WeightTable& 
     : device_(std::move(device)), precision_(precision) {
   place(table);
   int64_t longest = 1;
+  ThreadPool pool(available_cpus());  // a matrix of a large model is 70 million numbers
   for (size_t i = 0; i < entries_.size(); ++i) {
     const WeightSpec& spec = table.specs()[i];
-    upload(spec, source(spec.name, spec.shape), entries_[i]);
+    upload(spec, source(spec.name, spec.shape), entries_[i], pool);
     if (entries_[i].k == 0) longest = std::max(longest, entries_[i].n);
   }
   staging_ = Block();
