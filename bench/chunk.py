@@ -20,7 +20,8 @@ DEFINITION = (
     "one Session.infer without guidance, every step executed: the observed block into the memory, then the steps with "
     "their sampler; pictures, VAE, image and text encoders and the decoding of actions are left out where it says so; "
     "random pictures, or random latents where there is no reference that encodes pictures too; synthetic weights but "
-    "for the bundled model; memory update and steps by the session's own trace"
+    "for the bundled model; memory update and steps by the session's own trace: the observed frames in the first "
+    "step's pass or in one of their own, as the device does by default, and at few steps the other way as baseline"
 )
 FRAMES = (1, 3, 5, 7)  # remembered, in the order of a context's chunks; a context starts anew after them
 STAGES = ("memory", "denoise")
