@@ -1,5 +1,6 @@
 // Attention over keys in several places.
 #include <limits>
+#include <tuple>
 
 #include "checks.h"
 
@@ -269,6 +270,15 @@ std::vector<Check> attention_checks(Sizes sizes) {
   add(out, {"5B", 128, 24, 1, {{125, {{50, 300, 100}, {0, 125, 0}}}}, 1, true});
   add(out, {"5B", 128, 24, 1, {{125, {{50, 300, 100}, {0, 125, 0}}}}, 4, true});
   add(out, {"bundled", 64, 2, 1, {{29, {{6, 36, 12}, {0, 29, 0}}}}, 1, true});
+  // what bench/cases.json measures: 0, 2, 4 and 7 frames remembered
+  for (const int frames : {0, 2, 4, 7})
+    for (const auto& [of, head_dim, heads, frame, registers] :
+         {std::tuple{"5B", 128, 24, 50, 25}, {"bundled", 64, 2, 6, 17}}) {
+      std::vector<Segment> segments;
+      if (frames) segments.push_back({frame, frames * frame, (8 - frames) * frame});
+      segments.push_back({0, 2 * frame, registers}), segments.push_back({2 * frame, registers, 0});
+      add(out, {of, head_dim, heads, 1, {{2 * frame + registers, segments}}, 1, true});
+    }
   return out;
 }
 

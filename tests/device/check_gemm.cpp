@@ -334,15 +334,18 @@ std::vector<Check> gemm_checks(Sizes sizes) {
       add(out, {"14B up", bias_gelu, rows, 13824, 5120}, {kind});
       add(out, {"14B down", gate_residual, rows, 5120, 13824, 0, true, 3, true}, {kind});
     }
-    for (const int rows : {50, 125}) {
+    for (const int rows : {50, 125, 250}) {  // the last with guidance as batch 2
       add(out, {"5B qkv", qkv, rows, 9216, 3072}, {kind});
       add(out, {"5B out", gate_residual, rows, 3072, 3072, 0, true, 3, true}, {kind});
       add(out, {"5B up", bias_gelu, rows, 14336, 3072}, {kind});
       add(out, {"5B down", gate_residual, rows, 3072, 14336, 0, true, 3, true}, {kind});
     }
-    add(out, {"bundled qkv", qkv, 29, 384, 128}, {kind});
-    add(out, {"bundled up", bias_gelu, 29, 256, 128}, {kind});
-    add(out, {"bundled down", gate_residual, 29, 128, 256, 0, true, 3, true}, {kind});
+    for (const int rows : {29, 58}) {
+      add(out, {"bundled qkv", qkv, rows, 384, 128}, {kind});
+      add(out, {"bundled out", gate_residual, rows, 128, 128, 0, true, 3, true}, {kind});
+      add(out, {"bundled up", bias_gelu, rows, 256, 128}, {kind});
+      add(out, {"bundled down", gate_residual, rows, 128, 256, 0, true, 3, true}, {kind});
+    }
   }
   return out;
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from wamcore import _core
+from wamcore.cli.bench import kernel_benches
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
@@ -194,6 +195,28 @@ def test_the_program_itself_finds_no_gpu(build_dir, capsys):
         assert why == _core.cuda_status()[1]
     done = subprocess.run([program, "kernels", "--nonsense", "1"], capture_output=True, text=True)
     assert done.returncode == 2 and "unknown option --nonsense" in done.stderr
+
+
+def test_what_is_measured_is_checked(build_dir):
+    """Every product and attention of the benchmarks' table is a row of the check, in every kernel that could run it."""
+    program = build_dir / "tests" / "device" / "device_check"
+    if not program.exists():
+        pytest.skip("this build has no CUDA")
+    rows = device_check.listed([program, "kernels"]).values()
+    seen: dict[str, set[str]] = {}
+    for kernel, shape in rows:
+        seen.setdefault(kernel, set()).update(re.findall(r"\d+x\d+x\d+|\d+ of \d+, \d+x\d+", shape))
+    kernel_benches()
+    from wamcore.bench import cases
+
+    for c in cases.gemm("full", "bfloat16"):
+        # the mma.sync tiles of twice the rows are those of once
+        for kernel in ("gemm_sm90", "gemm_fp8_sm90", *(("gemm_sm80", "gemm_fp8_sm89") if c.m < 3570 else ())):
+            assert f"{c.m}x{c.n}x{c.k}" in seen[kernel], (kernel, c.name)
+    for c in cases.attention("full", "bfloat16"):
+        for kernel in ("attention_sm80", "attention_sm90"):
+            assert f"{c.queries} of {c.keys}, {c.heads}x{c.head_dim}" in seen[kernel], (kernel, c.name)
+    assert device_check.listed([program, "nonsense"]) == {}
 
 
 @pytest.mark.parametrize(
