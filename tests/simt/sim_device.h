@@ -5,6 +5,7 @@
 #include <set>
 
 #include "backend/cuda/device.h"
+#include "call_work.h"
 #include "cuda/attention_sm80.cuh"
 #include "cuda/embed.cuh"
 #include "cuda/gemm_plain.cuh"
@@ -53,6 +54,7 @@ class SimDevice : public Device {
   void launch(const Call& call) override {
     if (fails_in >= 0 && fails_in-- == 0)
       throw wam::DeviceError("SimDevice: kernel " + std::string(kernel_name(call)) + " failed, as asked");
+    work += work_of(call);
     const Launcher launcher{.seed = seed++};
     if (!start(call, launcher))
       throw wam::DeviceError("SimDevice: " + std::string(kernel_name(call)) + " refuses its parameters");
@@ -80,6 +82,7 @@ class SimDevice : public Device {
   int blocks = 0, recordings = 0, replays = 0, uploads = 0, downloads = 0, allocations = 0;
   size_t uploaded_bytes = 0, downloaded_bytes = 0;
   std::map<std::string, int> launches;
+  Work work;  // of all launches
 
  protected:
   /// Runs the kernel of a call; false where it refuses.
