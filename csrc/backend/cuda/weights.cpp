@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <memory>
+#include <thread>
 
-#include "core/thread_pool.h"
 #include "wamcore/error.h"
 
 namespace wam::cuda {
@@ -11,6 +11,17 @@ namespace {
 
 // Rows of matrices begin at multiples of 16 bytes, which the tensor-core kernels want.
 int64_t padded(int64_t k) { return (k + 7) / 8 * 8; }
+
+// body(begin, end) for parts of [0, rows) on all cores, where there is enough to do: a matrix of a large model is 70
+// million numbers.
+template <typename Body>
+void parallel(int64_t rows, int64_t cols, const Body& body) {
+  const int64_t cores = std::thread::hardware_concurrency(), worth = rows * cols >> 14;
+  const int64_t parts = std::clamp<int64_t>(std::min(cores, worth), 1, rows);
+  std::vector<std::jthread> threads;
+  for (int64_t i = 1; i < parts; ++i) threads.emplace_back(body, rows * i / parts, rows * (i + 1) / parts);
+  body(int64_t{0}, rows / parts);
+}
 
 // What the FP8 product and the kernel that quantises ask.
 bool fits_fp8(int64_t n, int64_t k) { return k > 0 && n % 8 == 0 && k % 16 == 0; }
@@ -76,7 +87,7 @@ void DeviceWeights::place_chain(const std::vector<int>& ids, bool quantised) {
   }
 }
 
-void DeviceWeights::upload(const WeightSpec& spec, const Tensor& raw, Entry& entry, ThreadPool& pool) {
+void DeviceWeights::upload(const WeightSpec& spec, const Tensor& raw, Entry& entry) {
   const float* from = raw.data<float>();
   const size_t count = entry.elements();
   const auto narrow = std::make_unique_for_overwrite<bf16[]>(count);
@@ -88,8 +99,7 @@ void DeviceWeights::upload(const WeightSpec& spec, const Tensor& raw, Entry& ent
   } else {
     const bool transposed = spec.use == WeightUse::matrix_transposed;
     const int64_t ld = padded(entry.k);
-    pool.run([&](const kernels::Team& team) {
-      const auto [begin, end] = team.share(entry.n);
+    parallel(entry.n, ld, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         bf16* const row = narrow.get() + i * ld;
         for (int64_t j = 0; j < entry.k; ++j)
@@ -115,10 +125,9 @@ DeviceWeights::DeviceWeights(std::shared_ptr<Device> device, const WeightTable& 
     : device_(std::move(device)), precision_(precision) {
   place(table);
   int64_t longest = 1;
-  ThreadPool pool(available_cpus());  // a matrix of a large model is 70 million numbers
   for (size_t i = 0; i < entries_.size(); ++i) {
     const WeightSpec& spec = table.specs()[i];
-    upload(spec, source(spec.name, spec.shape), entries_[i], pool);
+    upload(spec, source(spec.name, spec.shape), entries_[i]);
     if (entries_[i].k == 0) longest = std::max(longest, entries_[i].n);
   }
   staging_ = Block();

@@ -6,10 +6,6 @@
 #include "backend/cuda/device.h"
 #include "backend/weights.h"
 
-namespace wam {
-class ThreadPool;
-}
-
 namespace wam::cuda {
 
 using kc::bf16;
@@ -58,7 +54,7 @@ class DeviceWeights final : public ProgramWeights {
   void place(const WeightTable& table);
   void place_chain(const std::vector<int>& ids, bool quantised);
   bool adjacent(std::span<const int> ids) const;
-  void upload(const WeightSpec& spec, const Tensor& raw, Entry& entry, ThreadPool& pool);
+  void upload(const WeightSpec& spec, const Tensor& raw, Entry& entry);
 
   std::shared_ptr<Device> device_;
   Precision precision_;
