@@ -93,7 +93,10 @@ void CpuOps::modulation(const kernels::ModulationParams& p) {
   run(CpuOperation::activation, p.rows * p.cols, p, kernels::modulation);
 }
 void CpuOps::combine(const kernels::CombineParams& p) { run(CpuOperation::other, p.n * p.count, p, kernels::combine); }
-void CpuOps::conv(const kernels::ConvParams& p) { run(CpuOperation::conv, kMuch, p, kernels::conv); }
+void CpuOps::conv(const kernels::ConvParams& p) {
+  const kernels::ConvShape& s = p.shape;
+  run(CpuOperation::conv, p.frames * p.height * p.width * s.out * s.in * s.rows * s.cols, p, kernels::conv);
+}
 void CpuOps::channel_norm(const kernels::ChannelNormParams& p) {
   run(CpuOperation::norm, 8 * p.rows * p.cols, p, kernels::channel_norm);
 }

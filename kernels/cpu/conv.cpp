@@ -33,43 +33,61 @@ struct Tile {
   static constexpr int pixels = kManyRegisters<I> ? 12 : 6;
 };
 
-// Sums of Pixels x (vecs * lanes) outputs, from channel `lane` of a panel that is Width channels wide. All loop bounds
-// but the run's are constants, so that the sums stay in registers.
-template <Isa I, int64_t Width, int Pixels>
-[[gnu::always_inline]] inline void tile(const Row& row, int64_t first, int64_t lane) {
+// Adds to the sums of Pixels x vecs vectors what one run gives. Step: floats from the input of one pixel to that of the
+// next, 0: as row.step says. One that the compiler knows becomes part of the addresses, which need no register a pixel
+// then, nor a second one to add: the decoder takes such a multiply-add in one piece.
+template <Isa I, int64_t Width, int Pixels, int64_t Step>
+[[gnu::always_inline]] inline void add_run(const Row& row, const float* x, const float* w,
+                                           typename Simd<I>::Vec (&a)[Pixels][Tile<I, Width>::vecs]) {
   using Vec = typename Simd<I>::Vec;
   constexpr int64_t kLanes = Simd<I>::lanes;
   constexpr int kVecs = Tile<I, Width>::vecs, kGroups = (Pixels + 2) / 3;
+  const int64_t step = Step ? Step : row.step;
+  const float* group[kGroups];  // a pointer for every third pixel: more would not fit the address registers
+  for (int g = 0; g < kGroups; ++g) group[g] = x + 3 * g * step;
+  const float* const end = w + row.length * Width;
+  for (; w != end; w += Width) {
+    Vec weight[kVecs];
+    for (int v = 0; v < kVecs; ++v) load(weight[v], w + v * kLanes);
+    for (int r = 0; r < Pixels; ++r) {
+      const float value = Step ? x[r * Step] : group[r / 3][r % 3 * step];
+      for (int v = 0; v < kVecs; ++v) a[r][v] += value * weight[v];
+    }
+    ++x;
+    for (int g = 0; g < kGroups; ++g) ++group[g];
+  }
+}
+
+// Sums of Pixels x (vecs * lanes) outputs, from channel `lane` of a panel that is Width channels wide. All loop bounds
+// but the run's are constants, so that the sums stay in registers.
+template <Isa I, int64_t Width, int Pixels, int64_t Step>
+[[gnu::always_inline]] inline void tile(const Row& row, int64_t first, int64_t lane) {
+  using Vec = typename Simd<I>::Vec;
+  constexpr int64_t kLanes = Simd<I>::lanes;
+  constexpr int kVecs = Tile<I, Width>::vecs;
   Vec a[Pixels][kVecs];
   for (int r = 0; r < Pixels; ++r)
     for (int v = 0; v < kVecs; ++v) load(a[r][v], row.bias + lane + v * kLanes);
-  const int64_t step = row.step;
-  for (int64_t i = 0; i < row.count; ++i) {
-    // A pointer for every third pixel: more would not fit the address registers.
-    const float* x[kGroups];
-    for (int g = 0; g < kGroups; ++g) x[g] = row.runs[i].x + (first + 3 * g) * step;
-    const float* w = row.runs[i].w + lane;
-    for (int64_t l = 0; l < row.length; ++l) {
-      Vec weight[kVecs];
-      for (int v = 0; v < kVecs; ++v) load(weight[v], w + l * Width + v * kLanes);
-      for (int r = 0; r < Pixels; ++r) {
-        const float value = x[r / 3][r % 3 * step + l];
-        for (int v = 0; v < kVecs; ++v) a[r][v] += value * weight[v];
-      }
-    }
-  }
-  for (int r = 0; r < Pixels; ++r)
-    for (int v = 0; v < kVecs; ++v) {
-      const int64_t from = lane + v * kLanes, at = (first + r) * row.out + from, cols = row.cols - from;
-      if (cols >= kLanes) {
+  for (int64_t i = 0; i < row.count; ++i)
+    add_run<I, Width, Pixels, Step>(row, row.runs[i].x + first * row.step, row.runs[i].w + lane, a);
+  float* y = row.y + first * row.out + lane;
+  const float* residual = row.residual ? row.residual + first * row.out + lane : nullptr;
+  const int64_t cols = row.cols - lane;
+  if (cols >= kVecs * kLanes) {
+#pragma GCC unroll 12
+    for (int r = 0; r < Pixels; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < kVecs; ++v) {
         Vec before = {};
-        if (row.residual) load(before, row.residual + at);
-        a[r][v] += before;
-        store(row.y + at, a[r][v]);
-      } else {
-        for (int64_t j = 0; j < cols; ++j) row.y[at + j] = (row.residual ? row.residual[at + j] : 0.0f) + a[r][v][j];
+        if (residual) load(before, residual + r * row.out + v * kLanes);
+        store(y + r * row.out + v * kLanes, a[r][v] + before);
       }
-    }
+    return;
+  }
+  float sums[Pixels][kVecs * kLanes];  // channels that are fewer than the vectors hold
+  __builtin_memcpy(sums, a, sizeof sums);
+  for (int r = 0; r < Pixels; ++r)
+    for (int64_t j = 0; j < cols; ++j) y[r * row.out + j] = (residual ? residual[r * row.out + j] : 0.0f) + sums[r][j];
 }
 
 template <Isa I, int64_t Width, int Pixels>
@@ -78,7 +96,27 @@ template <Isa I, int64_t Width, int Pixels>
     if (pixels < Pixels) return tile_of<I, Width, Pixels - 1>(pixels, row, first);
   }
   constexpr int64_t kChannels = Tile<I, Width>::vecs * Simd<I>::lanes;
-  for (int64_t lane = 0; lane < Width; lane += kChannels) tile<I, Width, Pixels>(row, first, lane);
+  for (int64_t lane = 0; lane < Width; lane += kChannels) {
+    if constexpr (Pixels == Tile<I, Width>::pixels || Pixels == 6) {  // whole rows of small pictures are made of these
+      if (Width == kHalf && row.step == 12) {  // squares of 2 x 2 pixels of three colours, as the codecs fold them
+        tile<I, Width, Pixels, 12>(row, first, lane);
+        continue;
+      }
+      if (row.step == 16) {
+        tile<I, Width, Pixels, 16>(row, first, lane);
+        continue;
+      }
+      if (row.step == 32) {
+        tile<I, Width, Pixels, 32>(row, first, lane);
+        continue;
+      }
+      if (row.step == 64) {
+        tile<I, Width, Pixels, 64>(row, first, lane);
+        continue;
+      }
+    }
+    tile<I, Width, Pixels, 0>(row, first, lane);
+  }
 }
 
 template <Isa I, int64_t Width>
@@ -99,12 +137,13 @@ Row row_of(const ConvParams& p, int64_t panel, int64_t frame, int64_t y) {
   const ConvShape& s = p.shape;
   const int64_t col = panel * kConvPanel, taps = s.rows * s.cols * s.in;
   const int64_t padded = (s.out + kHalf - 1) / kHalf * kHalf;
-  Row row{.length = s.cols * s.in,
-          .step = p.stride * s.in,
-          .out = s.out,
-          .cols = std::min(kConvPanel, s.out - col),
-          .y = p.y[frame] + y * p.ldy + col,
-          .residual = p.residual ? p.residual[frame] + y * p.ldr + col : nullptr};
+  Row row;  // without values for the runs that are not used
+  row.length = s.cols * s.in;
+  row.step = p.stride * s.in;
+  row.out = s.out;
+  row.cols = std::min(kConvPanel, s.out - col);
+  row.y = p.y[frame] + y * p.ldy + col;
+  if (p.residual) row.residual = p.residual[frame] + y * p.ldr + col;
   if (p.bias)
     for (int64_t j = 0; j < row.cols; ++j) row.bias[j] = p.bias[col + j];
   for (int64_t t = 0; t < s.time; ++t) {

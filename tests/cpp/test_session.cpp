@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "check.h"
+#include "fresh.h"
 #include "session/synthetic_weights.h"
 #include "wamcore/error.h"
 #include "wamcore/session.h"
@@ -38,7 +39,8 @@ std::shared_ptr<const Model> model(const std::string& device = "cpu") {
 }
 
 Observation observation(const Model& m, int frames, int64_t tick) {
-  std::mt19937 rng(static_cast<uint32_t>(tick) + 1);
+  static const uint64_t run = check::fresh()();
+  std::mt19937_64 rng(run + static_cast<uint64_t>(tick));  // a tick's pictures are the same whenever they are asked for
   Observation obs{.tick = tick, .t_ns = static_cast<uint64_t>(tick) * 50'000'000};
   for (const CameraSpec& c : m.embodiment().cameras) {
     CameraFrames f{.name = c.name, .frames = frames, .height = c.height, .width = c.width};
@@ -203,10 +205,9 @@ TEST(imagination_can_be_turned_down) {
   const int64_t frame = shape[2] * shape[3];
   Noise noise{std::vector<float>(static_cast<size_t>(numel(shape))),
               std::vector<float>(static_cast<size_t>(m->horizon() * 4))};
-  std::mt19937 rng(3);
   std::normal_distribution<float> normal;
-  for (float& x : noise.video) x = normal(rng);
-  for (float& x : noise.action) x = normal(rng);
+  for (float& x : noise.video) x = normal(check::fresh());
+  for (float& x : noise.action) x = normal(check::fresh());
   // Does latent frame f (0 is the observed one) still hold its noise?
   const auto untouched = [&](const Tensor& latents, int64_t f) {
     for (int64_t c = 0; c < shape[0]; ++c)

@@ -1,5 +1,7 @@
 #include "model/codecs/vae.h"
 
+#include <algorithm>
+
 #include "model/codecs/vae_trunk.h"
 #include "wamcore/error.h"
 
@@ -105,6 +107,14 @@ void check_size(const char* who, Side& side, int64_t height, int64_t width) {
 
 }  // namespace
 
+// Frames that pass through the encoder together. Those that change nothing in each other's latents may go several
+// abreast: each weight is then read once for all. Taps are named by latent frame, so with them they go one by one.
+int Vae::group_size(int64_t groups, int64_t left, bool one_by_one) const {
+  constexpr int64_t kAbreast = 4;  // more would only take more memory
+  if (frames_alone_ && !one_by_one) return static_cast<int>(std::min(left, kAbreast));
+  return groups == 0 ? 1 : static_cast<int>(temporal_stride());
+}
+
 void Vae::encode(const Video& v, float* latents, VaeStream& stream, const VaeTap& tap) const {
   const int64_t s = spatial_stride();
   if (v.frames < 1 || v.height < s || v.width < s || v.height % s != 0 || v.width % s != 0)
@@ -115,14 +125,16 @@ void Vae::encode(const Video& v, float* latents, VaeStream& stream, const VaeTap
   auto& side = stream.encoder_;
   or_reset(
       [&] {
-        for (int64_t i = 0, at = 0; i < count; ++i) {
-          const int group = side.groups == 0 ? 1 : static_cast<int>(temporal_stride());
+        for (int64_t i = 0, at = 0; i < count;) {
+          const int group = group_size(side.groups, count - i, tap != nullptr);
           VaePass pass(backend_->ops(), *weights_, stream.pool_, side.past, side.groups == 0);
           Frames x = run_trunk(*encoder_, pass, pixels_in(v, at, group, stream), side.groups, tap);
           if (tap) tap("encoder_out_chunk" + std::to_string(side.groups), x);
-          latent_out(pass.spatial(encoder_->latent, x)[0], i, count, latents);
+          const Frames z = pass.spatial(encoder_->latent, x);
+          for (int f = 0; f < z.count; ++f) latent_out(z[f], i + f, count, latents);
           at += group;
-          ++side.groups;
+          i += z.count;
+          side.groups += z.count;
         }
       },
       [&] { stream.reset_encoder(); });

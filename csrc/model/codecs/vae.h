@@ -87,6 +87,7 @@ class WAMCORE_API Vae {
 
  private:
   friend class VaeStream;
+  int group_size(int64_t groups, int64_t left, bool one_by_one) const;
   Frames pixels_in(const Video& video, int64_t first, int count, VaeStream& stream) const;
   void latent_out(const Frame& x, int64_t at, int64_t frames, float* latents) const;
   Frames latent_in(const Latents& latents, int64_t at, VaeStream& stream) const;
