@@ -65,15 +65,17 @@ std::string cpu_isa(Precision precision) try {
   throw DeviceError(e.what());
 }
 
-std::shared_ptr<Backend> make_backend(const std::string& device, std::optional<int> wanted) {
-  const int threads = wanted.value_or(available_cpus());
+std::shared_ptr<Backend> make_backend(const std::string& device, std::optional<int> wanted, std::vector<int> cores) {
+  const int threads = wanted.value_or(cores.empty() ? available_cpus() : static_cast<int>(cores.size()));
   if (threads < 1 || threads > kMostThreads)
     throw DeviceError("make_backend: threads must be 1 to " + std::to_string(kMostThreads) + ", got " +
                       std::to_string(threads));
   cpu_isa();  // a wrong name is an error here, not in the middle of a pass
-  if (device == "cpu" || device == "auto") return std::make_shared<CpuBackend>(threads, /*fused=*/true);
-  if (device == "cpu-ops") return std::make_shared<CpuBackend>(threads, /*fused=*/false);
+  if (device == "cpu" || device == "auto")
+    return std::make_shared<CpuBackend>(threads, std::move(cores), /*fused=*/true);
+  if (device == "cpu-ops") return std::make_shared<CpuBackend>(threads, std::move(cores), /*fused=*/false);
   if (const int ordinal = gpu_ordinal(device); ordinal >= 0) {
+    if (!cores.empty()) throw ConfigError("make_backend: cores pin the threads of a CPU, got device '" + device + "'");
     const CudaState state = cuda_state(ordinal);
     if (!state.problem.empty())
       throw DeviceError("make_backend: device '" + device + "' cannot be used: " + state.problem);

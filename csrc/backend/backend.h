@@ -44,6 +44,7 @@ class WAMCORE_API Backend {
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
   virtual int threads() const = 0;
+  virtual int caller_core() const { return -1; }  // where the thread that infers belongs; -1: anywhere
   virtual Ops& ops() = 0;
   /// Lays weights out for single operations, `ops`.
   virtual std::shared_ptr<const PackedWeights> pack(const WeightTable& table, const WeightSource& source) = 0;
@@ -84,7 +85,9 @@ WAMCORE_API std::string cpu_isa(Precision precision = Precision::float32);
 
 /// "cpu": fused layers; "cpu-ops": the plain loop over operations that "cpu" is compared with; "cuda" or "cuda:N": a
 /// GPU, by the plugin. "auto" is "cpu" for as long as docs/verified_on_device.md has no row of the programs. Throws
-/// DeviceError. Without `threads` there is one for each CPU that the process may use.
-WAMCORE_API std::shared_ptr<Backend> make_backend(const std::string& device, std::optional<int> threads);
+/// DeviceError. Without `threads` there is one for each CPU that the process may use, or for each of `cores`, which pin
+/// the threads of a CPU.
+WAMCORE_API std::shared_ptr<Backend> make_backend(const std::string& device, std::optional<int> threads,
+                                                  std::vector<int> cores = {});
 
 }  // namespace wam

@@ -40,7 +40,8 @@ OperationClock::Name name_of(CpuOperation operation, const char* step);
 /// Operations on the CPU, each shared by the pool's threads.
 class CpuOps final : public Ops {
  public:
-  explicit CpuOps(int threads) : pool_(threads) {}
+  explicit CpuOps(int threads, std::vector<int> cores = {}) : pool_(threads, std::move(cores)) {}
+  int caller_core() const { return pool_.caller_core(); }
   int threads() const { return pool_.size(); }
 
   void gemm(const kernels::GemmParams& p) override;
@@ -91,9 +92,10 @@ inline constexpr Precision kCpuPrecisions[] = {Precision::float32, Precision::bf
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, bool fused) : ops_(threads), fused_(fused) {}
+  CpuBackend(int threads, std::vector<int> cores, bool fused) : ops_(threads, std::move(cores)), fused_(fused) {}
   std::string_view name() const override { return fused_ ? "cpu" : "cpu-ops"; }
   int threads() const override { return ops_.threads(); }
+  int caller_core() const override { return ops_.caller_core(); }
   Ops& ops() override { return ops_; }
   std::shared_ptr<const PackedWeights> pack(const WeightTable& table, const WeightSource& source) override;
   std::shared_ptr<const ProgramWeights> load(const WeightTable& table, const WeightSource& source,

@@ -9,9 +9,9 @@ namespace wam::bindings {
 namespace {
 
 std::shared_ptr<const Model> load(const std::string& dir, const std::string& device, std::optional<int> threads,
-                                  bool check_finite, const std::string& dtype) {
+                                  bool check_finite, const std::string& dtype, std::vector<int> cores) {
   const py::gil_scoped_release nogil;
-  return Model::load(dir, {device, threads, check_finite, dtype});
+  return Model::load(dir, {device, threads, check_finite, dtype, std::move(cores)});
 }
 
 py::array copy(const Tensor& t) {
@@ -118,11 +118,11 @@ Args:
       .def_static(
           "load",
           [](const std::string& dir, const std::string& device, std::optional<int> threads, bool check_finite,
-             const std::string& dtype) {
-            return std::const_pointer_cast<Model>(load(dir, device, threads, check_finite, dtype));
+             const std::string& dtype, std::vector<int> cores) {
+            return std::const_pointer_cast<Model>(load(dir, device, threads, check_finite, dtype, std::move(cores)));
           },
           py::arg("dir"), py::arg("device") = "auto", py::arg("threads") = py::none(), py::arg("check_finite") = false,
-          py::arg("dtype") = "auto",
+          py::arg("dtype") = "auto", py::arg("cores") = std::vector<int>{},
           R"(Loads a checkpoint folder: config.json, embodiment.json and safetensors.
 
 Args:
@@ -131,6 +131,7 @@ Args:
     threads: 1 to 1024; None: one for each CPU that the process may use.
     check_finite: refuse NaN and infinity in every tensor before anything else; those of weights always are.
     dtype: of the transformer's large products: "auto", "float32", "bfloat16", "fp8" or "int8".
+    cores: of a CPU, that the threads stay on, one a thread; none: wherever the system puts them.
 Raises:
     ConfigError, WeightError, DeviceError.)")
       .def_property_readonly("embodiment", &Model::embodiment, py::return_value_policy::reference_internal,

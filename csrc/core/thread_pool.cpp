@@ -1,10 +1,12 @@
 #include "core/thread_pool.h"
 
-#include <sched.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <fstream>
 #include <stdexcept>
 #include <string>
@@ -56,7 +58,50 @@ int checked_size(int threads) {
   return threads;
 }
 
+std::string list_of(const cpu_set_t& set) {
+  std::string out;
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &set)) out += (out.empty() ? "" : ", ") + std::to_string(core);
+  return out;
+}
+
+cpu_set_t only(int core) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(core, &set);
+  return set;
+}
+
+std::vector<int> checked_cores(std::vector<int> cores, int threads) {
+  if (cores.empty()) return cores;
+  if (static_cast<int>(cores.size()) != threads)
+    throw ConfigError("ThreadPool: wanted a core for each of " + std::to_string(threads) + " threads, got " +
+                      std::to_string(cores.size()));
+  cpu_set_t mine, seen;
+  CPU_ZERO(&seen);
+  if (sched_getaffinity(0, sizeof mine, &mine) != 0)
+    throw DeviceError(std::string("ThreadPool: cannot ask for this process's cores: ") + std::strerror(errno));
+  for (const int core : cores) {
+    if (core < 0 || core >= CPU_SETSIZE || !CPU_ISSET(core, &mine))
+      throw ConfigError("ThreadPool: wanted cores among " + list_of(mine) + ", got " + std::to_string(core));
+    if (CPU_ISSET(core, &seen)) throw ConfigError("ThreadPool: core " + std::to_string(core) + " is given twice");
+    CPU_SET(core, &seen);
+  }
+  return cores;
+}
+
 }  // namespace
+
+OnCore::OnCore(int core) {
+  if (core < 0) return;
+  const cpu_set_t there = only(core);
+  if (sched_getaffinity(0, sizeof before_, &before_) != 0 || sched_setaffinity(0, sizeof there, &there) != 0)
+    throw DeviceError("OnCore: cannot go to core " + std::to_string(core) + ": " + std::strerror(errno));
+  moved_ = true;
+}
+OnCore::~OnCore() {
+  if (moved_) sched_setaffinity(0, sizeof before_, &before_);
+}
 
 int available_cpus() {
   cpu_set_t set;
@@ -68,11 +113,21 @@ int available_cpus() {
   return std::clamp(cpus, 1, kMostThreads);
 }
 
-ThreadPool::ThreadPool(int threads)
-    : size_(checked_size(threads)), may_spin_(size_ <= available_cpus()), process_(getpid()), next_(size_) {
+ThreadPool::ThreadPool(int threads, std::vector<int> cores)
+    : size_(checked_size(threads)),
+      cores_(checked_cores(std::move(cores), size_)),
+      may_spin_(size_ <= available_cpus()),
+      process_(getpid()),
+      next_(size_) {
   workers_.reserve(size_ - 1);
   try {
-    for (int i = 1; i < size_; ++i) workers_.emplace_back([this] { work(); });
+    for (int i = 1; i < size_; ++i) {
+      workers_.emplace_back([this] { work(); });
+      if (cores_.empty()) continue;
+      const cpu_set_t there = only(cores_[static_cast<size_t>(i)]);
+      if (const int error = pthread_setaffinity_np(workers_.back().native_handle(), sizeof there, &there))
+        throw std::system_error(error, std::generic_category());
+    }
   } catch (const std::system_error& e) {
     quit_ = true;
     wake_.fetch_add(1);

@@ -65,7 +65,7 @@ DreamZeroModel::DreamZeroModel(const std::string& dir, const LoadOptions& option
     throw ConfigError("embodiment.json: the picture is " + std::to_string(height) + " x " + std::to_string(width) +
                       " pixels, wanted multiples of " + std::to_string(stride));
   dit = std::make_shared<DreamZero>(config.dit, DreamZero::Grid2{height / stride, width / stride}, kDitPrefix);
-  backend = given ? std::move(given) : make_backend(options.device, options.threads);
+  backend = given ? std::move(given) : make_backend(options.device, options.threads, options.cores);
   if (synthetic)
     make_weights(wanted, *synthetic);
   else

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <mutex>
 
+#include "core/thread_pool.h"
 #include "session/context.h"
 #include "session/image_pipeline.h"
 #include "session/noise.h"
@@ -187,6 +188,7 @@ void Session::State::infer(const Observation& obs, const Noise* noise, const flo
   check(obs, noise);
   PrefixGuidance guidance;
   if (plan) guidance = guide_to(*plan, obs);
+  const OnCore here(model->backend->caller_core());
   // A model that was trained with clean prefixes is not pulled, also where the plan freezes nothing.
   const bool continues = plan && (prefix_rows == 0 || guidance.clean_rows > 0);
   const int frames = pipeline.check(obs);  // throws before anything changes

@@ -157,12 +157,12 @@ WAMCORE_VARIANTS(panels, (const GemmParams& p, int64_t begin, int64_t end), (p, 
 // The same panels, of x rounded to bfloat16, where no instruction multiplies such: products of two are exact in
 // float32.
 void widened_panels(const GemmParams& p, int64_t begin, int64_t end) {
-  alignas(64) float x[kMaxBf16Depth];
-  const int64_t most = std::clamp<int64_t>(kMaxBf16Depth / p.k, 1, kRows);
+  alignas(64) float x[kMaxBf16Depth + kRoundedGap];
+  const int64_t most = std::clamp<int64_t>(kMaxBf16Depth / (p.k + kRoundedGap), 1, kRows);
   for (int64_t row = 0; row < p.m; row += most) {
     GemmParams part = rows_of(p, row, std::min(p.m, row + most));
     round_rows_bf16(part.x, part.ldx, part.m, p.k, x);
-    part.x = x, part.ldx = p.k;
+    part.x = x, part.ldx = p.k + kRoundedGap;
     panels(part, begin, end);
   }
 }

@@ -13,7 +13,8 @@ namespace {
 template <Isa>
 [[gnu::always_inline]] inline void round_loop(const float* x, int64_t ldx, int64_t rows, int64_t k, float* y) {
   for (int64_t r = 0; r < rows; ++r)
-    for (int64_t i = 0; i < k; ++i) y[r * k + i] = __builtin_bit_cast(float, nearest_bf16(x[r * ldx + i]));
+    for (int64_t i = 0; i < k; ++i)
+      y[r * (k + kRoundedGap) + i] = __builtin_bit_cast(float, nearest_bf16(x[r * ldx + i]));
 }
 WAMCORE_VARIANTS(round, (const float* x, int64_t ldx, int64_t rows, int64_t k, float* y), (x, ldx, rows, k, y))
 

@@ -13,7 +13,9 @@ namespace wam::kernels {
   return ((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : near) & 0xffff0000;
 }
 
-// Rows of x [rows, k], row stride ldx, rounded to bfloat16 and kept as floats: y [rows, k], without gaps.
+// Floats between rounded rows: where k is a power of two, rows without a gap meet in the same sets of the first cache.
+inline constexpr int64_t kRoundedGap = 16;
+// Rows of x [rows, k], row stride ldx, rounded to bfloat16 and kept as floats: y [rows, k], row stride k + kRoundedGap.
 void round_rows_bf16(const float* x, int64_t ldx, int64_t rows, int64_t k, float* y);
 
 // Rounds w [n, k] and packs it in groups of consecutive inputs. False where a weight is not finite then.

@@ -105,7 +105,12 @@ class Embodiment:
 class Model:
     @staticmethod
     def load(
-        dir: str, device: str = "auto", threads: int | None = None, check_finite: bool = False, dtype: str = "auto"
+        dir: str,
+        device: str = "auto",
+        threads: int | None = None,
+        check_finite: bool = False,
+        dtype: str = "auto",
+        cores: Sequence[int] = [],
     ) -> Model: ...
     @property
     def embodiment(self) -> Embodiment: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 from ._core import ConfigError, Model
@@ -45,6 +46,7 @@ def load(
     threads: int | None = None,
     check_finite: bool = False,
     dtype: str = "auto",
+    cores: Sequence[int] = (),
 ) -> Model:
     """Loads a checkpoint: config.json, embodiment.json and safetensors.
 
@@ -57,10 +59,15 @@ def load(
             not finite is an error when the model comes to it.
         dtype: what the transformer's large products are computed in. "auto": float32 on a CPU, bfloat16 on a GPU;
             or "float32", "bfloat16", "fp8", "int8". Model.dtype says what runs.
+        cores: of a CPU, that the threads stay on, one a thread (`threads` may be left out then); none: wherever the
+            system puts them. The thread that infers is the first of them for as long as an inference takes. Leave out
+            the core of the servo.
 
     Raises:
         ConfigError: there is no such model, or its configuration is not usable.
         WeightError: a weight file is malformed, does not fit the configuration or holds NaN or infinity.
+        ConfigError: `cores` has one that this process may not use, one twice, or not one for each of `threads`.
         DeviceError: the device is missing, or does not have this dtype.
     """
-    return Model.load(str(find(model)), device=device, threads=threads, check_finite=check_finite, dtype=dtype)
+    folder = str(find(model))
+    return Model.load(folder, device=device, threads=threads, check_finite=check_finite, dtype=dtype, cores=list(cores))

@@ -1,4 +1,5 @@
 // The pool: every rank runs once, errors come back, several callers share, nothing hangs.
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -67,6 +68,60 @@ TEST(the_caller_needs_no_worker) {
   CHECK(ran == 100);
   release = true;
   blocker.join();
+}
+
+std::vector<int> cores_of_this_thread() {
+  cpu_set_t set;
+  CHECK(sched_getaffinity(0, sizeof set, &set) == 0);
+  std::vector<int> cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  return cores;
+}
+
+TEST(pinned_threads_stay_on_their_cores) {
+  const std::vector<int> mine = cores_of_this_thread();
+  const std::thread::id caller = std::this_thread::get_id();
+  for (int size = 1; size <= std::min<int>(3, int(mine.size())); ++size) {
+    const std::vector<int> cores(mine.rbegin(), mine.rbegin() + size);
+    ThreadPool pool(size, cores);
+    CHECK(pool.caller_core() == cores[0]);
+    std::mutex mutex;
+    std::set<int> used;  // by workers
+    bool right = true;
+    for (int round = 0; round < 2000 && int(used.size()) < size - 1; ++round)
+      pool.run([&](const Team&) {
+        const std::vector<int> here = cores_of_this_thread();
+        if (std::this_thread::get_id() == caller) {
+          right = right && here == mine;                              // a pool moves nobody else's thread
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));  // others take the rest meanwhile
+          return;
+        }
+        const std::lock_guard lock(mutex);
+        right = right && here.size() == 1 && here[0] == sched_getcpu();
+        used.insert(here[0]);
+      });
+    CHECK(right);
+    CHECK(used == std::set<int>(cores.begin() + 1, cores.end()));
+    {
+      const OnCore here(pool.caller_core());
+      CHECK(cores_of_this_thread() == std::vector<int>{cores[0]});
+      CHECK(sched_getcpu() == cores[0]);
+    }
+    CHECK(cores_of_this_thread() == mine);
+  }
+  CHECK(ThreadPool(1).caller_core() == -1);
+  { const OnCore nowhere(-1); }
+  CHECK(cores_of_this_thread() == mine);
+}
+
+TEST(cores_that_are_not_there_are_refused) {
+  const int mine = cores_of_this_thread()[0];
+  CHECK_THROWS(ThreadPool(1, {CPU_SETSIZE + 3}), ConfigError, "got " + std::to_string(CPU_SETSIZE + 3));
+  CHECK_THROWS(ThreadPool(1, {-1}), ConfigError, "got -1");
+  CHECK_THROWS(ThreadPool(2, {mine, mine}), ConfigError, "core " + std::to_string(mine) + " is given twice");
+  CHECK_THROWS(ThreadPool(2, {mine}), ConfigError, "wanted a core for each of 2 threads, got 1");
+  CHECK_THROWS(OnCore(CPU_SETSIZE - 1), DeviceError, "cannot go to core " + std::to_string(CPU_SETSIZE - 1));
 }
 
 TEST(an_exception_of_any_rank_reaches_the_caller) {

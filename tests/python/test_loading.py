@@ -1,6 +1,7 @@
 """Folders that `wam.load` takes."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,31 @@ def test_an_index_names_only_files_beside_it(tmp_path, name):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(wam.WeightError, match=r"wanted the name of a \.safetensors file beside the index"):
         wam.load(folder)
+
+
+def test_threads_stay_on_the_cores_asked_for():
+    mine = os.sched_getaffinity(0)
+    before = set(os.listdir("/proc/self/task"))
+    cores = sorted(mine)[-2:]
+    model = wam.load("tabletop", cores=cores)
+    assert model.threads == len(cores)
+    workers = set(os.listdir("/proc/self/task")) - before
+    assert [os.sched_getaffinity(int(w)) for w in workers] == [{core} for core in cores[1:]]
+    np.testing.assert_array_equal(chunk(model), chunk(wam.load("tabletop", threads=len(cores))))
+    assert os.sched_getaffinity(0) == mine  # the thread that infers was on the first of them only meanwhile
+
+
+def test_cores_that_the_process_does_not_have_are_refused():
+    core = min(os.sched_getaffinity(0))
+    for cores, message in [
+        ([4095], "wanted cores among .*, got 4095"),
+        ([-1], "got -1"),
+        ([core, core], f"core {core} is given twice"),
+    ]:
+        with pytest.raises(wam.ConfigError, match=message):
+            wam.load("tabletop", cores=cores)
+    with pytest.raises(wam.ConfigError, match="wanted a core for each of 3 threads, got 1"):
+        wam.load("tabletop", cores=[core], threads=3)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu-ops", "auto"])

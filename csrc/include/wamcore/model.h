@@ -18,6 +18,9 @@ struct LoadOptions {
   /// What the transformer's large products are computed in: "auto" (what the device runs best without being asked:
   /// float32 on a CPU, bfloat16 on a GPU), "float32", "bfloat16", "fp8" or "int8". Not every device has each.
   std::string dtype = "auto";
+  /// Cores of a CPU that the threads stay on, one a thread; none: wherever the system puts them. The thread that infers
+  /// is one of them: it stays on the first for as long as an inference takes. Leave out the servo's.
+  std::vector<int> cores = {};
 };
 
 /// Weights and configuration on one device. Const; any number of sessions share it.
