@@ -88,17 +88,17 @@ TEST(pinned_threads_stay_on_their_cores) {
     CHECK(pool.caller_core() == cores[0]);
     std::mutex mutex;
     std::set<int> used;  // by workers
-    bool right = true;
+    std::atomic<bool> right = true;
     for (int round = 0; round < 2000 && int(used.size()) < size - 1; ++round)
       pool.run([&](const Team&) {
         const std::vector<int> here = cores_of_this_thread();
         if (std::this_thread::get_id() == caller) {
-          right = right && here == mine;                              // a pool moves nobody else's thread
+          if (here != mine) right = false;                            // a pool moves nobody else's thread
           std::this_thread::sleep_for(std::chrono::milliseconds(1));  // others take the rest meanwhile
           return;
         }
         const std::lock_guard lock(mutex);
-        right = right && here.size() == 1 && here[0] == sched_getcpu();
+        if (here.size() != 1 || here[0] != sched_getcpu()) right = false;
         used.insert(here[0]);
       });
     CHECK(right);
