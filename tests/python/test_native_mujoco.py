@@ -82,6 +82,15 @@ def test_a_command_that_has_expired_moves_nothing(library, world):
     _, far, healthy = driven(load(str(library)), 500, [5, 95])
     _, near, expired = driven(load(str(library)), 20, [5, 95])
     assert (healthy, expired) == (0, 1) and near < 0.5 * far
+    for hal in (load(str(library)), MuJoCo(world, cameras={"scene": (32, 48)})):
+        hal.configure(wam.HalConfig(parameters={} if isinstance(hal, MuJoCo) else {"model": str(world)}))
+        hal.activate(wam.Mode.position)
+        start = hal.read().q
+        for lives_ns in (0, -(10**7)):  # it had expired when it was issued
+            assert hal.write(wam.Command(start + 0.5, 2 * 10**9, 2 * 10**9 + lives_ns)) == wam.Status.fault
+        assert hal.write(wam.Command(start, 2 * 10**9, 3 * 10**9)) == wam.Status.ok
+        np.testing.assert_array_equal(hal.read().q, start)
+        hal.close()
     rng = np.random.default_rng()
     for _ in range(5):
         gaps = rng.uniform(1, 150, 20)

@@ -83,7 +83,7 @@ class MuJoCo(Hal):
         return State(self.scene.q, self.scene.dq, fault_bits=LAPSED if self._lapsed else 0)
 
     def write(self, command) -> Status:
-        if not self._active:
+        if not self._active or command.valid_until_ns <= command.t_ns:  # or it had expired when it was issued
             return Status.fault
         passed = min((command.t_ns - self._last_ns) * 1e-9, MAX_STEP) if self._last_ns else 0.0
         if self._last_ns and command.t_ns > self._until_ns:  # the arm followed until that expired, then it stood

@@ -143,6 +143,8 @@ void advance(World& w, double seconds) {
 int write_command(void* self, const wamcore_hal_command* command) {
   World& w = *static_cast<World*>(self);
   if (!w.active || !command->q) return WAMCORE_HAL_FAULT;
+  if (command->valid_until_ns <= command->t_ns)
+    return w.why = "refused a command that had expired when it was issued", WAMCORE_HAL_FAULT;
   const std::lock_guard<std::mutex> lock(w.mutex);
   double passed = w.last_ns ? std::min(static_cast<double>(command->t_ns - w.last_ns) * 1e-9, kMaxStep) : 0.0;
   if (w.last_ns && command->t_ns > w.until_ns) {  // the arm followed the last command until that expired, then it stood
