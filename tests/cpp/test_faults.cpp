@@ -444,17 +444,22 @@ TEST(fault_matrix) {
 
 TEST(a_clock_that_jumps) {
   auto policy = std::make_shared<TestPolicy>([](const Observation& o, ActionChunk& c) {
-    for (size_t i = 0; i < c.q.size(); ++i)  // slowly on from where the robot is
-      c.q[i] = o.state[i % kDof] + 0.01 * static_cast<double>(i / kDof);
+    for (size_t i = 0; i < c.q.size(); ++i)  // on from where the robot is, at 0.2 rad/s
+      c.q[i] = o.state[i % kDof] + 0.02 * static_cast<double>(i / kDof);
   });
   VirtualRun run(policy, {.safety = {.hold_time = 2.0}});
   run.runner->start();
   run.runner->run(3.0);
   run.clock->advance(5'000'000'000);  // the machine slept
-  run.runner->run(5.0);
+  run.runner->run(3.0);
   CHECK(run.runner->running() && run.hal->lapses() == 1);  // the device did not wait for us
   CHECK(worst(run.hal->commands(), limits(), kPeriod, {0, 0}).within());
   CHECK(run.runner->stats().phase == Phase::follow);
+  const RunRecord r = run.runner->record();
+  // It holds for a tick, which the first chunk after the jump takes: v^2 / 2a with half of 20 rad/s^2.
+  CHECK(gap(5.0).there(r) && held(19, 21).there(r));
+  CHECK_NEAR(speed_before(r), 0.2, 0.001);
+  CHECK_NEAR(stop_distance(r), 0.002, 0.0001);
 }
 
 namespace {
