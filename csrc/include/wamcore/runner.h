@@ -88,7 +88,7 @@ struct RunnerStats {
   uint64_t cycles = 0;            // of the servo loop
   uint64_t overruns = 0;          // cycles that were skipped because one before came late
   uint64_t ticks = 0;             // control ticks that have passed
-  uint64_t starved_ticks = 0;     // of them without a fresh command, after the first chunk
+  uint64_t starved_ticks = 0;     // of them that began without a fresh command, after the first chunk
   uint64_t chunks = 0;            // admitted
   uint64_t refused_chunks = 0;    // refused by a safety stage
   uint64_t late_chunks = 0;       // admitted after the chunk before had run out

@@ -27,8 +27,9 @@ DEFINITION = (
     "robot for which the world waits. seam: distance between the new chunk and the motion before where it takes "
     "over, largest joint; jump: what the command moves there beyond the reference's velocity, at servo rate; jerk: "
     "third difference of the commands at servo rate, in rad/s^3 and as a share of its limit; age: capture to "
-    "command; limited: share of following servo cycles in which a safety stage changed the command; rows late: rows of "
-    "a chunk that had passed when it took over, and of how many chunks; lost: success in points below sync at delay 0, "
+    "command; starved: ticks that began without a target; late: chunks that came after the last row of the one before; "
+    "limited: share of following servo cycles in which a safety stage changed the command; rows late: rows of a chunk "
+    "that had passed when it took over, and of how many chunks; lost: success in points below sync at delay 0, "
     "on the same worlds, with its 95 % interval"
 )
 
@@ -223,7 +224,7 @@ def servo_cost(seconds: float = 20.0) -> dict:
 
 
 HEAD = ("mode", "delay", "n", "success", "lost", "seam p50", "p99 rad", "p99 v*dt", "jump p99", "jerk max")
-HEAD += ("age p50", "p99", "p99.9", "starved", "limited", "rows late")
+HEAD += ("age p50", "p99", "p99.9", "starved", "late", "limited", "rows late")
 
 
 def row(c: dict) -> tuple:
@@ -241,6 +242,7 @@ def row(c: dict) -> tuple:
         f"{c['jerk_share']['max']:.2f}",
         *(f"{c['obs_age_s'][q]:.2f} s" for q in ("p50", "p99", "p999")),
         c["starved_ticks"],
+        c["late_chunks"],
         f"{c['limited']:.1%}",
         " ".join(f"{rows}:{n / max(1, sum(c['delay_rows'].values())):.0%}" for rows, n in c["delay_rows"].items()),
     )
