@@ -79,7 +79,7 @@ int claims_hold() {
     pthread_getaffinity_np(pthread_self(), sizeof cores, &cores);
     const bool bound = CPU_COUNT(&cores) == 1 && CPU_ISSET(0, &cores);
     wrong += !contains(words, "core 0 refused") && !bound;
-#ifndef __SANITIZE_ADDRESS__  // it makes mlockall do nothing, and say that it did
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they make mlockall do nothing, and say it did
     std::ifstream status("/proc/self/status");
     bool locked = false;
     for (std::string line; std::getline(status, line);)
